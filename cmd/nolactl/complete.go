@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nolaproject/nola"
+	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
+)
+
+func (c *cli) completeInvocationCommand() *cobra.Command {
+	var file, failure string
+	cmd := leaf("complete TYPE/ID TOKEN [PAYLOAD]", "Answer a deferred invocation",
+		`Answer an invocation whose turn has ended without a reply, by the token that the
+actor handed out: with a payload, or with --error. A token answers once.`,
+		`nolactl invocation complete counter/alice 000102030405060708090a0b0c0d0e0f '{"approved":true}'
+nolactl invocation complete counter/alice 000102030405060708090a0b0c0d0e0f --error 'not approved'`,
+		func(cmd *cobra.Command, args []string) error {
+			return c.completeInvocation(cmd.Context(), args, file, failure)
+		})
+	cmd.Flags().StringVarP(&file, "file", "f", "", "read the payload from a file")
+	cmd.Flags().StringVar(&failure, "error", "", "fail it with this text instead")
+	cmd.ValidArgsFunction = c.completeActor
+	return cmd
+}
+
+func (c *cli) completeInvocation(ctx context.Context, args []string, file, failure string) error {
+	ref, err := c.parseRef(args[0])
+	if err != nil {
+		return err
+	}
+	if _, err := nola.ParseToken(args[1]); err != nil {
+		return usage("", "%s", err)
+	}
+	req := &nolav1.CompleteInvocationRequest{Actor: ref, Token: args[1]}
+	switch {
+	case failure != "" && (len(args) > 2 || file != ""):
+		return usage("", "give a payload or --error, not both")
+	case failure != "":
+		req.Outcome = &nolav1.CompleteInvocationRequest_Error{Error: failure}
+	default:
+		payload, err := c.payloadOf(optional(args, 2), file, nola.PayloadBytesMax)
+		if err != nil {
+			return err
+		}
+		req.Outcome = &nolav1.CompleteInvocationRequest_Payload{Payload: payload}
+	}
+	r, err := c.dial(nil)
+	if err != nil {
+		return err
+	}
+	res, err := ask(ctx, c.timeout, r.actors.CompleteInvocation, req)
+	if err != nil {
+		return err
+	}
+	id := hex.EncodeToString(res.InvocationId)
+	return c.say(res, id, "invocation %s of %s completed", id, refName(ref))
+}

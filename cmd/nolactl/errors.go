@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/scheduler"
+)
+
+// The exit codes; doc.go says what each asks of the caller.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitDenied      = 4
+	exitUnavailable = 5
+	exitConflict    = 6
+	exitGuest       = 7
+)
+
+// problem is a failure as the user sees it.
+type problem struct {
+	code    int
+	message string
+	reason  string // the stable word, empty for what never left this program
+	caret   string // a text with the faulty part marked, may be empty
+	hints   []string
+}
+
+func (p *problem) Error() string { return p.message }
+
+// print writes the problem for people: what, where, why and what next.
+func (p *problem) print(w io.Writer) {
+	fmt.Fprintf(w, "error: %s\n", clean(p.message))
+	if p.caret != "" {
+		fmt.Fprintln(w, p.caret)
+	}
+	if p.reason != "" {
+		fmt.Fprintf(w, "reason: %s\n", clean(p.reason))
+	}
+	for _, h := range p.hints {
+		fmt.Fprintf(w, "hint: %s\n", clean(h))
+	}
+}
+
+// usage is the refusal of a command line or of a file it names.
+func usage(hint, format string, args ...any) error {
+	p := &problem{code: exitUsage, message: fmt.Sprintf(format, args...)}
+	if hint != "" {
+		p.hints = []string{hint}
+	}
+	return p
+}
+
+// notFound is the answer to a name that means nothing.
+func notFound(hint, format string, args ...any) error {
+	return &problem{code: exitNotFound, message: fmt.Sprintf(format, args...), hints: []string{hint}}
+}
+
+// hinted is an error together with what its command knows to do about a reason.
+type hinted struct {
+	error
+	hints map[nola.Reason]string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// explain makes any error a problem.
+func (c *cli) explain(err error) *problem {
+	var p *problem
+	var spec *scheduler.SpecError
+	var remote *connect.Error
+	var own *nola.Error
+	switch {
+	case errors.As(err, &p):
+		copied := *p
+		p = &copied
+	case errors.As(err, &spec):
+		p = &problem{code: exitUsage, reason: string(nola.ReasonInvalidSpec), message: "the spec is not legal", caret: clean(spec.Render())}
+	case errors.As(err, &remote):
+		p = c.explainRemote(remote)
+	case errors.As(err, &own):
+		p = &problem{code: exitUsage, message: own.Message}
+	case errors.Is(err, context.Canceled):
+		p = &problem{code: exitFailure, message: "interrupted"}
+	default:
+		p = &problem{code: exitFailure, message: err.Error()}
+	}
+	var h hinted
+	if errors.As(err, &h) {
+		if hint := h.hints[nola.Reason(p.reason)]; hint != "" {
+			// The command knows the names, so its hint takes the place of the general one.
+			general := c.hint(nola.Reason(p.reason))
+			p.hints = append([]string{hint}, slices.DeleteFunc(p.hints, func(h string) bool { return h == general })...)
+		}
+	}
+	return p
+}
+
+// explainRemote reads what a server, or the way to it, answered.
+func (c *cli) explainRemote(err *connect.Error) *problem {
+	var info *errdetails.ErrorInfo
+	var retry *errdetails.RetryInfo
+	for _, d := range err.Details() {
+		switch v, _ := d.Value(); v := v.(type) {
+		case *errdetails.ErrorInfo:
+			info = v
+		case *errdetails.RetryInfo:
+			retry = v
+		}
+	}
+	if info == nil && !connect.IsWireError(err) {
+		return c.explainTransport(err)
+	}
+	p := &problem{message: err.Message(), reason: info.GetReason()}
+	if p.message == "" {
+		p.message = "the server answered " + err.Code().String()
+	}
+	if p.reason == "" {
+		p.reason = strings.ToUpper(err.Code().String())
+	}
+	p.code = exitCode(nola.Reason(p.reason), err.Code(), retry != nil)
+	p.caret = caret(info.GetMetadata())
+	if hint := c.hint(nola.Reason(p.reason)); hint != "" {
+		p.hints = append(p.hints, hint)
+	}
+	if retry != nil {
+		p.hints = append(p.hints, fmt.Sprintf("try again after %s", retry.GetRetryDelay().AsDuration().Round(time.Millisecond)))
+	}
+	return p
+}
+
+// explainTransport says why no server answered.
+func (c *cli) explainTransport(err *connect.Error) *problem {
+	var op *net.OpError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns):
+		return &problem{
+			code: exitUnavailable, message: fmt.Sprintf("cannot reach the server at %s: %s", c.server, dns),
+			hints: []string{"check the host name in --server or NOLA_SERVER"},
+		}
+	case errors.As(err, &op) && op.Op == "dial":
+		return &problem{
+			code: exitUnavailable, message: fmt.Sprintf("cannot reach the server at %s: %s", c.server, op.Err),
+			hints: []string{"start a server with `nolad dev`, or name another one with --server or NOLA_SERVER"},
+		}
+	case errors.Is(err, context.Canceled) || err.Code() == connect.CodeCanceled:
+		return &problem{code: exitFailure, message: "interrupted", reason: string(nola.ReasonCanceled)}
+	case errors.Is(err, context.DeadlineExceeded) || err.Code() == connect.CodeDeadlineExceeded:
+		return &problem{
+			code: exitUnavailable, message: fmt.Sprintf("the server at %s did not answer within %s", c.server, c.timeout),
+			reason: string(nola.ReasonOutcomeUnknown), hints: []string{"wait longer with --timeout"},
+		}
+	case err.Code() == connect.CodeUnauthenticated, err.Code() == connect.CodePermissionDenied:
+		return &problem{code: exitDenied, message: err.Message(), hints: []string{c.hint(nola.ReasonUnauthenticated)}}
+	case err.Code() == connect.CodeUnavailable:
+		return &problem{code: exitUnavailable, message: fmt.Sprintf("lost the server at %s: %s", c.server, err.Message()), reason: string(nola.ReasonOutcomeUnknown)}
+	default:
+		return &problem{
+			code: exitFailure, message: fmt.Sprintf("%s does not answer as a NOLA server does: %s", c.server, err.Message()),
+			hints: []string{"check --server and NOLA_SERVER: scheme, host and port, nothing behind"},
+		}
+	}
+}
+
+// exitCode sorts a server's answer. The reason decides where one code of the
+// protocol serves several purposes.
+func exitCode(reason nola.Reason, code connect.Code, retry bool) int {
+	switch {
+	case reason == nola.ReasonGuestError, reason == nola.ReasonGuestTrap:
+		return exitGuest
+	case strings.HasSuffix(string(reason), "_NOT_FOUND"):
+		return exitNotFound
+	}
+	switch code {
+	case connect.CodeInvalidArgument, connect.CodeOutOfRange:
+		return exitUsage
+	case connect.CodeNotFound:
+		return exitNotFound
+	case connect.CodePermissionDenied, connect.CodeUnauthenticated:
+		return exitDenied
+	case connect.CodeUnavailable:
+		return exitUnavailable
+	case connect.CodeAlreadyExists, connect.CodeAborted, connect.CodeFailedPrecondition:
+		return exitConflict
+	case connect.CodeResourceExhausted:
+		if retry {
+			return exitUnavailable
+		}
+		return exitFailure
+	default:
+		return exitFailure
+	}
+}
+
+// hint is the next step that fits a reason whatever the command was.
+func (c *cli) hint(reason nola.Reason) string {
+	switch reason {
+	case nola.ReasonModuleNotFound:
+		return "see what is there with `nolactl module list`, add one with `nolactl module push FILE --name NAME`"
+	case nola.ReasonVersionNotFound:
+		return "see what is there with `nolactl module versions NAME`"
+	case nola.ReasonActorNotFound:
+		return "see what is there with `nolactl actor list`; an actor comes into being with its first call that writes"
+	case nola.ReasonScheduleNotFound:
+		return "see what is there with `nolactl schedule list`"
+	case nola.ReasonCalendarNotFound:
+		return "see what is there with `nolactl calendar list`, add one with `nolactl calendar put NAME -f FILE`"
+	case nola.ReasonCalendarInUse:
+		return "see what a schedule uses with `nolactl schedule describe ID`"
+	case nola.ReasonNamespaceNotFound:
+		return "see what is there with `nolactl namespace list`, add one with `nolactl namespace create NAME`"
+	case nola.ReasonOperationNotFound:
+		return "see what a module understands with `nolactl module get NAME`"
+	case nola.ReasonETagMismatch:
+		return "somebody else changed it in the meantime: look at it and run the command again"
+	case nola.ReasonModuleInUse:
+		return "it has actors; remove it all the same with --force, their state stays"
+	case nola.ReasonKeyReused:
+		return "use another --key for another request"
+	case nola.ReasonOutcomeUnknown:
+		return "it may have happened: look before you repeat it"
+	case nola.ReasonUnauthenticated:
+		return "give a token with --token-file FILE or NOLA_TOKEN"
+	case nola.ReasonPermissionDenied:
+		return "use a token that allows this, with --token-file FILE or NOLA_TOKEN"
+	case nola.ReasonGuestTrap:
+		return "see what it wrote with `nolactl logs TYPE/ID`"
+	default:
+		return ""
+	}
+}
+
+// caret draws the faulty part of an expression, from the metadata of an
+// INVALID_SPEC error.
+func caret(meta map[string]string) string {
+	text := meta["expression"]
+	start, err1 := strconv.Atoi(meta["start"])
+	end, err2 := strconv.Atoi(meta["end"])
+	if text == "" || err1 != nil || err2 != nil || start < 0 || end < start || end > len(text) {
+		return ""
+	}
+	return "  " + clean(text) + "\n  " +
+		strings.Repeat(" ", utf8.RuneCountInString(text[:start])) +
+		strings.Repeat("^", max(1, utf8.RuneCountInString(text[start:end])))
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/nolaproject/nola"
+	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
+)
+
+// answerGrace is how much longer than the server we wait, so that it is the
+// server who says how a call ended.
+const answerGrace = 2 * time.Second
+
+func (c *cli) invokeCommand() *cobra.Command {
+	var f callFlags
+	cmd := leaf("invoke TYPE/ID OPERATION [PAYLOAD]", "Call an actor and print its reply",
+		`Call one operation of an actor and write its reply to standard output as it is.
+An actor comes into being with its first call that writes; only its module must
+be there.
+
+With --key a retry is recognised for 24 hours: the same call under the same key
+takes effect once, and its recorded reply is printed again.`,
+		`nolactl invoke counter/alice inc
+nolactl invoke counter/alice add '{"by":5}' --key order-17
+echo '{"by":5}' | nolactl invoke counter/alice add -`,
+		func(cmd *cobra.Command, args []string) error { return c.invoke(cmd.Context(), args, f) })
+	f.register(cmd, "payload")
+	cmd.ValidArgsFunction = c.completeCall
+	return cmd
+}
+
+func (c *cli) invoke(ctx context.Context, args []string, f callFlags) error {
+	ref, payload, err := c.callOf(args, f, nola.PayloadBytesMax)
+	if err != nil {
+		return err
+	}
+	r, err := c.dial(nil)
+	if err != nil {
+		return err
+	}
+	req := &nolav1.InvokeRequest{Actor: ref, Operation: args[1], Payload: payload, IdempotencyKey: f.key}
+	req.Timeout = c.callTimeout()
+	res, err := ask(ctx, c.timeout+answerGrace, r.actors.Invoke, req)
+	if err != nil {
+		return c.callFailed(err, ref, f.key)
+	}
+	if res.Replayed {
+		c.note("note: this call was known by its key; nothing ran, this is its recorded reply")
+	}
+	return c.show(res, hex.EncodeToString(res.InvocationId), func() error { return c.raw(res.Payload) })
+}
+
+// callOf reads TYPE/ID OPERATION [PAYLOAD].
+func (c *cli) callOf(args []string, f callFlags, limit int64) (*nolav1.ActorRef, []byte, error) {
+	ref, err := c.parseRef(args[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.check(); err != nil {
+		return nil, nil, err
+	}
+	payload, err := c.payloadOf(optional(args, 2), f.file, limit)
+	return ref, payload, err
+}
+
+// callTimeout is how long the server may take; nil leaves it to the server.
+func (c *cli) callTimeout() *durationpb.Duration {
+	if !c.timed {
+		return nil
+	}
+	return durationpb.New(min(c.timeout, nola.CallTimeoutMax))
+}
+
+// callFailed adds to the error of a call what its caller can do next.
+func (c *cli) callFailed(err error, ref *nolav1.ActorRef, key string) error {
+	name := refName(ref)
+	unknown := "it may have happened; with --key a repeated call takes effect once"
+	if key != "" {
+		unknown = fmt.Sprintf("it may have happened: ask with `nolactl invocation get %s --key %s`, or repeat it under the same key", quote(name), quote(key))
+	}
+	return hinted{err, map[nola.Reason]string{
+		nola.ReasonOutcomeUnknown: unknown,
+		nola.ReasonModuleNotFound: fmt.Sprintf("see what is there with `nolactl module list`, add it with `nolactl module push FILE --name %s`", ref.Type),
+	}}
+}
+
+func (c *cli) castCommand() *cobra.Command {
+	var f callFlags
+	var delay, at string
+	cmd := leaf("cast TYPE/ID OPERATION [PAYLOAD]", "Send to an actor without waiting for its reply",
+		`Put a call into the durable backlog of an actor and print its invocation id as
+soon as that is durable. "nolactl invocation get" tells for 24 hours how it ended.
+
+With --delay or --at it waits durably until then; its payload is at most 256 KiB.`,
+		`nolactl cast counter/alice inc
+nolactl cast counter/alice add '{"by":5}' --delay 90s --key reminder-17
+nolactl cast counter/alice inc --at 2099-12-24T18:00:00Z`,
+		func(cmd *cobra.Command, args []string) error { return c.cast(cmd.Context(), args, f, delay, at) })
+	f.register(cmd, "payload")
+	cmd.Flags().StringVar(&delay, "delay", "", "deliver it so much later, for example 90s or 2d")
+	cmd.Flags().StringVar(&at, "at", "", "deliver it at a time, for example "+timeHelp)
+	cmd.ValidArgsFunction = c.completeCall
+	return cmd
+}
+
+func (c *cli) cast(ctx context.Context, args []string, f callFlags, delay, at string) error {
+	later, err := durationArg("delay", delay)
+	if err != nil {
+		return err
+	}
+	due, err := c.timeArg("at", at, c.local)
+	if err != nil {
+		return err
+	}
+	if later != nil && due != nil {
+		return usage("", "give --delay or --at, not both")
+	}
+	limit := int64(nola.PayloadBytesMax)
+	if later != nil || due != nil {
+		limit = storedPayloadBytesMax
+	}
+	ref, payload, err := c.callOf(args, f, limit)
+	if err != nil {
+		return err
+	}
+	req := &nolav1.CastRequest{Actor: ref, Operation: args[1], Payload: payload, IdempotencyKey: f.key}
+	switch {
+	case later != nil:
+		req.Delivery = &nolav1.CastRequest_Delay{Delay: later}
+	case due != nil:
+		req.Delivery = &nolav1.CastRequest_DeliverAt{DeliverAt: due}
+	}
+	r, err := c.dial(nil)
+	if err != nil {
+		return err
+	}
+	res, err := ask(ctx, c.timeout, r.actors.Cast, req)
+	if err != nil {
+		return c.callFailed(err, ref, f.key)
+	}
+	if res.Replayed {
+		c.note("note: this cast was known by its key and had been accepted before")
+	}
+	id := hex.EncodeToString(res.InvocationId)
+	return c.say(res, id, "%s", id)
+}
+
+func (c *cli) invocationCommand() *cobra.Command {
+	cmd := c.group("invocation", "See what became of calls and casts",
+		`An actor remembers the outcome of casts, timers and firings, and of calls with a
+key that had effects, for 24 hours.`,
+		`nolactl invocation get counter/alice 019ab6f0c4d27c1e8f3a5b6c7d8e9f01
+nolactl invocation get counter/alice --key order-17`)
+	var key string
+	get := leaf("get TYPE/ID [INVOCATION]", "Show the outcome of one invocation",
+		`Show how far an invocation has come: pending, succeeded with its reply, failed
+with its error, or not recorded. Name it by the id that "nolactl cast" prints, or
+by the key it was sent under.`,
+		`nolactl invocation get counter/alice 019ab6f0c4d27c1e8f3a5b6c7d8e9f01
+nolactl invocation get counter/alice --key order-17 -o json`,
+		func(cmd *cobra.Command, args []string) error {
+			return c.getInvocation(cmd.Context(), args, key)
+		})
+	get.Flags().StringVar(&key, "key", "", "idempotency key that the call was sent under")
+	get.ValidArgsFunction = c.completeActor
+	cmd.AddCommand(get, c.completeInvocationCommand())
+	return cmd
+}
+
+func (c *cli) getInvocation(ctx context.Context, args []string, key string) error {
+	ref, err := c.parseRef(args[0])
+	if err != nil {
+		return err
+	}
+	req := &nolav1.GetInvocationRequest{Actor: ref}
+	switch {
+	case (len(args) == 2) == (key != ""):
+		return usage("", "name the invocation by its id or by --key, one of them")
+	case key != "":
+		req.Selector = &nolav1.GetInvocationRequest_IdempotencyKey{IdempotencyKey: key}
+	default:
+		id, err := parseInvocationID(args[1])
+		if err != nil {
+			return err
+		}
+		req.Selector = &nolav1.GetInvocationRequest_InvocationId{InvocationId: id}
+	}
+	r, err := c.dial(nil)
+	if err != nil {
+		return err
+	}
+	res, err := ask(ctx, c.timeout, r.actors.GetInvocation, req)
+	if err != nil {
+		return err
+	}
+	id := hex.EncodeToString(res.InvocationId)
+	return c.show(res, id, func() error {
+		d := c.details()
+		d.fact("Actor", refName(ref))
+		if id != "" {
+			d.fact("Invocation", id)
+		}
+		d.fact("State", word(res.State))
+		if res.State != nolav1.InvocationState_INVOCATION_STATE_NOT_RECORDED {
+			d.fact("Attempts", fmt.Sprint(res.Attempts))
+		}
+		if res.EndTime != nil {
+			d.fact("Ended", c.when(res.EndTime))
+		}
+		if res.State == nolav1.InvocationState_INVOCATION_STATE_SUCCEEDED {
+			d.fact("Result", fmt.Sprintf("%s (%s)", brief(res.Result), bytesOf(len(res.Result))))
+		}
+		if res.Error != nil {
+			d.fact("Error", errorText(res.Error))
+		}
+		return d.flush()
+	})
+}
+
+// errorText is a recorded error in one line.
+func errorText(e *nolav1.Error) string {
+	if e == nil {
+		return ""
+	}
+	if e.Message == "" {
+		return e.Reason
+	}
+	return oneLine(e.Message) + " (" + e.Reason + ")"
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
+)
+
+func (c *cli) namespaceCommand() *cobra.Command {
+	cmd := c.group("namespace", "Manage namespaces",
+		`What lives in one namespace never meets what lives in another. The namespace
+"default" exists from the start.`,
+		`nolactl namespace create payments
+nolactl namespace list`)
+	cmd.AddCommand(
+		c.namespaceCreateCommand(), c.namespaceListCommand(), c.namespaceGetCommand(),
+		c.namespaceUpdateCommand(), c.namespaceDeleteCommand(),
+	)
+	return cmd
+}
+
+func (c *cli) namespaceCreateCommand() *cobra.Command {
+	var description string
+	var labels []string
+	cmd := leaf("create NAME", "Make a namespace", `Make a namespace.`,
+		`nolactl namespace create payments
+nolactl namespace create payments --description 'what moves money' --label team=core`,
+		func(cmd *cobra.Command, args []string) error {
+			set, err := labelsArg(nil, labels)
+			if err != nil {
+				return err
+			}
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			req := &nolav1.CreateNamespaceRequest{Namespace: args[0], Description: description, Labels: set}
+			res, err := ask(cmd.Context(), c.timeout, r.namespaces.CreateNamespace, req)
+			if err != nil {
+				return err
+			}
+			return c.say(res.Namespace, args[0], "namespace %s created", args[0])
+		})
+	cmd.Flags().StringVar(&description, "description", "", "what it is for")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value; may be repeated")
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	return cmd
+}
+
+func (c *cli) namespaceListCommand() *cobra.Command {
+	var limit int
+	cmd := leaf("list", "List all namespaces", `List all namespaces in the order of their names.`,
+		`nolactl namespace list
+nolactl namespace list -o name`,
+		func(cmd *cobra.Command, _ []string) error {
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			return listing[*nolav1.Namespace]{
+				what: "namespaces",
+				head: []string{"NAME", "STATE", "CREATED", "DESCRIPTION"},
+				row: func(n *nolav1.Namespace) []string {
+					return []string{n.Namespace, word(n.State), c.when(n.Created), oneLine(n.Description)}
+				},
+				name: func(n *nolav1.Namespace) string { return n.Namespace },
+				wrap: func(all []*nolav1.Namespace) proto.Message { return &nolav1.ListNamespacesResponse{Namespaces: all} },
+				fetch: func(size int32, token string) ([]*nolav1.Namespace, string, error) {
+					req := &nolav1.ListNamespacesRequest{PageSize: size, PageToken: token}
+					res, err := ask(cmd.Context(), c.timeout, r.namespaces.ListNamespaces, req)
+					return res.GetNamespaces(), res.GetNextPageToken(), err
+				},
+			}.print(c, limit)
+		})
+	cmd.Flags().IntVar(&limit, "limit", limitDefault, "show at most so many; 0 shows all")
+	return cmd
+}
+
+func (c *cli) namespaceGetCommand() *cobra.Command {
+	cmd := leaf("get NAME", "Show one namespace", `Show one namespace.`,
+		`nolactl namespace get default
+nolactl namespace get staging -o json`,
+		func(cmd *cobra.Command, args []string) error {
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			res, err := ask(cmd.Context(), c.timeout, r.namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
+			if err != nil {
+				return err
+			}
+			n := res.Namespace
+			return c.show(n, n.GetNamespace(), func() error {
+				d := c.details()
+				d.fact("Namespace", n.GetNamespace())
+				d.fact("State", word(n.GetState()))
+				if n.GetDescription() != "" {
+					d.fact("Description", oneLine(n.Description))
+				}
+				if len(n.GetLabels()) > 0 {
+					d.fact("Labels", labelsText(n.Labels))
+				}
+				d.fact("Created", c.when(n.GetCreated()))
+				d.fact("Updated", c.when(n.GetUpdated()))
+				return d.flush()
+			})
+		})
+	cmd.ValidArgsFunction = c.completeNamespaceArg
+	return cmd
+}
+
+func (c *cli) namespaceUpdateCommand() *cobra.Command {
+	var description string
+	var labels []string
+	cmd := leaf("update NAME", "Change a namespace", `Change what the flags name and leave the rest.`,
+		`nolactl namespace update staging --description 'for trying out'
+nolactl namespace update staging --label team=core --label owner-`,
+		func(cmd *cobra.Command, args []string) error {
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			req := &nolav1.UpdateNamespaceRequest{Namespace: args[0], UpdateMask: &fieldmaskpb.FieldMask{}}
+			if cmd.Flags().Changed("description") {
+				req.Description = description
+				req.UpdateMask.Paths = append(req.UpdateMask.Paths, "description")
+			}
+			if cmd.Flags().Changed("label") {
+				old, err := ask(cmd.Context(), c.timeout, r.namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
+				if err != nil {
+					return err
+				}
+				if req.Labels, err = labelsArg(old.Namespace.GetLabels(), labels); err != nil {
+					return err
+				}
+				req.UpdateMask.Paths = append(req.UpdateMask.Paths, "labels")
+			}
+			if len(req.UpdateMask.Paths) == 0 {
+				return usage("add --description or --label", "nothing to change was given")
+			}
+			res, err := ask(cmd.Context(), c.timeout, r.namespaces.UpdateNamespace, req)
+			if err != nil {
+				return err
+			}
+			return c.say(res.Namespace, args[0], "namespace %s changed", args[0])
+		})
+	cmd.Flags().StringVar(&description, "description", "", "what it is for")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value, or key- to take it out; may be repeated")
+	cmd.ValidArgsFunction = c.completeNamespaceArg
+	return cmd
+}
+
+func (c *cli) namespaceDeleteCommand() *cobra.Command {
+	cmd := leaf("delete NAME", "Remove a namespace and all it holds",
+		`Close a namespace for all calls, and remove its actors, modules and schedules. The
+removal goes on after the command has returned; the name is free when it is over.`,
+		`nolactl namespace delete staging --yes
+nolactl namespace delete staging -y -o name`,
+		func(cmd *cobra.Command, args []string) error {
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			if err := c.confirm("delete namespace %s with all its actors, modules and schedules", args[0]); err != nil {
+				return err
+			}
+			res, err := ask(cmd.Context(), c.timeout, r.namespaces.DeleteNamespace, &nolav1.DeleteNamespaceRequest{Namespace: args[0]})
+			if err != nil {
+				return err
+			}
+			return c.say(res, args[0], "namespace %s is closed and being removed", args[0])
+		})
+	cmd.ValidArgsFunction = c.completeNamespaceArg
+	return cmd
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func serveCommand() *cobra.Command {
+	var file string
+	var set config
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve where others depend on it",
+		Long: `Serve where others depend on it.
+
+The configuration is a YAML file; flags go over what it says. A listener that
+others can reach needs TLS and a token file, unless --insecure is given.
+
+  listen: 0.0.0.0:7466
+  advertise: nola-1.example.com:7466
+  admin_listen: 127.0.0.1:7467        # /metrics, /debug/pprof, /healthz, /readyz
+  data_dir: /var/lib/nola
+  tls_cert: /etc/nola/tls.crt         # read again when it changes
+  tls_key: /etc/nola/tls.key
+  token_file: /etc/nola/tokens        # one NAME:TOKEN a line
+  allowed_origins: [https://console.example.com]
+  drain_timeout: 30s
+  log: {level: info, format: json}
+  limits: {calls: 65536, call_bytes: 268435456, instance_bytes: 1073741824}
+
+SIGTERM makes it take nothing more in, finish what it has, and end with 0; a
+second one ends it at once.`,
+		Example: `nolad serve --config /etc/nola/nolad.yaml
+nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --tls-key tls.key --token-file tokens`,
+		Args: cobra.NoArgs,
+	}
+	f := c.Flags()
+	f.StringVar(&file, "config", "", "configuration file (YAML)")
+	f.StringVar(&set.Listen, "listen", listenDefault, "address to serve clients on, HOST:PORT")
+	f.StringVar(&set.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
+	f.StringVar(&set.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
+	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble")
+	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
+	f.IntVar(&set.Shards, "shards", 0, "number of shards of a new store (default 256)")
+	f.StringVar(&set.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
+	f.StringVar(&set.TLSKey, "tls-key", "", "file with its key (PEM)")
+	f.StringVar(&set.TokenFile, "token-file", "", "file with bearer tokens, one NAME:TOKEN a line")
+	f.StringSliceVar(&set.AllowedOrigins, "allowed-origin", nil, "origin that browsers may call from; may be repeated")
+	f.BoolVar(&set.Insecure, "insecure", false, "let others reach it without TLS or tokens")
+	f.DurationVar(&set.DrainTimeout, "drain-timeout", 30*time.Second, "how long a stop may take to finish what was admitted")
+	f.StringVar(&set.Log.Level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&set.Log.Format, "log-format", "text", "text or json")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		var cfg config
+		if file != "" {
+			var err error
+			if cfg, err = readConfig(file); err != nil {
+				return err
+			}
+		}
+		cfg = cfg.over(cmd.Flags(), set).withDefaults()
+		if err := cfg.validate(); err != nil {
+			return err
+		}
+		log := newLogger(cfg.Log, cmd.ErrOrStderr())
+		r, err := start(cmd.Context(), cfg, log, nil)
+		if err != nil {
+			return err
+		}
+		log.Info("serving", "url", r.url(), "data_dir", cfg.DataDir, "version", buildVersion(), "tls", r.secure, "tokens", cfg.TokenFile != "", "admin", cfg.AdminListen)
+		failed := r.wait(cmd.Context())
+		log.Info("stopping")
+		if err := errors.Join(failed, r.stop()); err != nil {
+			return err
+		}
+		log.Info("stopped")
+		return nil
+	}
+	return c
+}
+
+// over is c with every flag that was given in its place.
+func (c config) over(flags *pflag.FlagSet, set config) config {
+	given := map[string]func(){
+		"listen":         func() { c.Listen = set.Listen },
+		"advertise":      func() { c.Advertise = set.Advertise },
+		"admin-listen":   func() { c.AdminListen = set.AdminListen },
+		"store":          func() { c.Store = set.Store },
+		"data-dir":       func() { c.DataDir = set.DataDir },
+		"shards":         func() { c.Shards = set.Shards },
+		"tls-cert":       func() { c.TLSCert = set.TLSCert },
+		"tls-key":        func() { c.TLSKey = set.TLSKey },
+		"token-file":     func() { c.TokenFile = set.TokenFile },
+		"allowed-origin": func() { c.AllowedOrigins = set.AllowedOrigins },
+		"insecure":       func() { c.Insecure = set.Insecure },
+		"drain-timeout":  func() { c.DrainTimeout = set.DrainTimeout },
+		"log-level":      func() { c.Log.Level = set.Log.Level },
+		"log-format":     func() { c.Log.Format = set.Log.Format },
+	}
+	flags.Visit(func(f *pflag.Flag) {
+		if apply := given[f.Name]; apply != nil {
+			apply()
+		}
+	})
+	return c
+}

@@ -1,0 +1,100 @@
+package nola
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Manifest says how a version of a module wants to be run. The zero value
+// works: every field has a default.
+type Manifest struct {
+	// Mode is how state is kept: "kv" (default), through host operations.
+	Mode string
+	// Operations are those that the module declares, for error messages and
+	// describe; empty means unknown. Calling others is not refused.
+	Operations []string
+	// ReadonlyOperations must not write: a turn of theirs that does is refused.
+	ReadonlyOperations []string
+	// Env is what the guest's CONFIG operation reads.
+	Env map[string]string
+	// Capabilities are the host operations granted; empty means all.
+	Capabilities []string
+	Limits       Limits
+}
+
+// Limits bound one turn and one instance. Zero fields take the default.
+type Limits struct {
+	MemoryBytes   int64         // linear memory of an instance: default 16 MiB, at most 1 GiB
+	Steps         uint64        // function entries and loop heads in one turn: default 1e9
+	TurnTimeout   time.Duration // one turn: default CallTimeoutMax, that is, the call's own deadline
+	HostCalls     int           // in one turn: default 100,000
+	LogBytes      int           // in one turn: default 64 KiB; what goes beyond is dropped and counted
+	Casts         int           // in one turn: default and at most TurnCastsMax
+	ReplyBytes    int           // default and at most PayloadBytesMax
+	TableElements int           // default 65,536
+	CallDepth     int           // nested guest frames: default 10,000, at most 100,000
+}
+
+// ModeKV is the mode in which durable state is kept through host operations
+// alone; memory is a cache.
+const ModeKV = "kv"
+
+// WithDefaults returns m with each zero field set to its default.
+func (m Manifest) WithDefaults() Manifest {
+	if m.Mode == "" {
+		m.Mode = ModeKV
+	}
+	l := &m.Limits
+	setDefault(&l.MemoryBytes, 16<<20)
+	setDefault(&l.Steps, 1_000_000_000)
+	setDefault(&l.TurnTimeout, CallTimeoutMax)
+	setDefault(&l.HostCalls, 100_000)
+	setDefault(&l.LogBytes, 64<<10)
+	setDefault(&l.Casts, TurnCastsMax)
+	setDefault(&l.ReplyBytes, PayloadBytesMax)
+	setDefault(&l.TableElements, 65_536)
+	setDefault(&l.CallDepth, 10_000)
+	return m
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports all faults of m at once, as INVALID_ARGUMENT.
+func (m Manifest) Validate() error {
+	var faults []string
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Sprintf(format, args...))
+		}
+	}
+	m = m.WithDefaults()
+	l := m.Limits
+	check(m.Mode == ModeKV, "mode %q: only %q is known", m.Mode, ModeKV)
+	check(l.MemoryBytes >= 64<<10 && l.MemoryBytes <= 1<<30, "limits.memory_bytes %d: must lie between 64 KiB and 1 GiB", l.MemoryBytes)
+	check(l.TurnTimeout > 0 && l.TurnTimeout <= CallTimeoutMax, "limits.turn_timeout %s: must lie between 0 and %s", l.TurnTimeout, CallTimeoutMax)
+	check(l.HostCalls > 0 && l.HostCalls <= 10_000_000, "limits.host_calls %d: must lie between 1 and 10,000,000", l.HostCalls)
+	check(l.LogBytes > 0 && l.LogBytes <= 1<<20, "limits.log_bytes %d: must lie between 1 and 1 MiB", l.LogBytes)
+	check(l.Casts > 0 && l.Casts <= TurnCastsMax, "limits.casts %d: must lie between 1 and %d", l.Casts, TurnCastsMax)
+	check(l.ReplyBytes > 0 && l.ReplyBytes <= PayloadBytesMax, "limits.reply_bytes %d: must lie between 1 and %d", l.ReplyBytes, PayloadBytesMax)
+	check(l.TableElements > 0 && l.TableElements <= 10_000_000, "limits.table_elements %d: must lie between 1 and 10,000,000", l.TableElements)
+	check(l.CallDepth > 0 && l.CallDepth <= 100_000, "limits.call_depth %d: must lie between 1 and 100,000", l.CallDepth)
+	check(len(m.Env) <= 256, "env has %d entries: at most 256", len(m.Env))
+	check(len(m.Operations) <= 1024 && len(m.ReadonlyOperations) <= 1024, "operations: at most 1,024 may be declared")
+	for _, op := range slices.Concat(m.Operations, m.ReadonlyOperations) {
+		check(op != "" && len(op) <= OperationBytesMax, "operation %q: must have 1 to %d bytes", op, OperationBytesMax)
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	e := Errorf(ReasonInvalidArgument, "manifest: %s", faults[0])
+	for _, f := range faults[1:] {
+		e.Message += "; " + f
+	}
+	return e
+}

@@ -1,0 +1,247 @@
+package lane
+
+import (
+	"fmt"
+
+	"github.com/nolaproject/nola"
+)
+
+// ClaimPhase is where a claimer stands.
+type ClaimPhase uint8
+
+// The phases of a claimer. The last two are final.
+const (
+	ClaimReading  ClaimPhase = iota // the row of the shard
+	ClaimApplying                   // what the dead lane has committed for the shard
+	ClaimClaiming                   // until the answer to the claim is definite
+	ClaimOwned                      // Row is ours
+	ClaimLost                       // Row says who has the shard, as far as was seen
+)
+
+var claimNames = [...]string{"reading", "applying", "claiming", "owned", "lost"}
+
+// String answers the phase's name.
+func (p ClaimPhase) String() string { return claimNames[p] }
+
+// AppliesMax is how many batches a claimer applies at once.
+const AppliesMax = 16
+
+// ByShard answers the effects of the suffix by shard, in order. It fails if a
+// newer version wrote the lane: then a node of that version must take the shards.
+func (e Ended) ByShard() (map[nola.ShardID][]Effects, error) {
+	all := map[nola.ShardID][]Effects{}
+	for _, entry := range e.Suffix {
+		effects, err := entry.Effects()
+		if err != nil {
+			return nil, fmt.Errorf("lane: entry %d of lane %x: %w", entry.Seq, e.Lane, err)
+		}
+		for _, f := range effects {
+			all[f.Batch.Shard] = append(all[f.Batch.Shard], f)
+		}
+	}
+	return all, nil
+}
+
+// Claim says which shard to take over, and from whom.
+type Claim struct {
+	Shard nola.ShardID
+	Node  string // who claims
+	Lane  ID     // through which it will commit; its head exists
+	// From is the lane of the dead owner, recovered; its zero value takes the shard
+	// only if it was released.
+	From Ended
+	// Effects are those of From for this shard (Ended.ByShard).
+	Effects []Effects
+	// Overdue takes a shard also if it was released for another node, which has not
+	// come for it.
+	Overdue bool
+}
+
+// Claimer takes one shard over. One goroutine at a time uses it; many claimers
+// may work side by side.
+type Claimer struct {
+	claim   Claim
+	phase   ClaimPhase
+	row     ShardRow
+	waiting []Effects // not sent yet
+	open    int       // sent and not acknowledged
+}
+
+// NewClaimer starts to take a shard over.
+func NewClaimer(c Claim) (*Claimer, Output) {
+	if c.Lane.IsZero() || c.Lane == c.From.Lane {
+		panic(fmt.Sprintf("lane: claim of shard %d with lane %x, from lane %x", c.Shard, c.Lane, c.From.Lane))
+	}
+	var out Output
+	out.send(ReadShard{Shard: c.Shard})
+	return &Claimer{claim: c}, out
+}
+
+// Phase answers where the claimer stands.
+func (c *Claimer) Phase() ClaimPhase { return c.phase }
+
+// Row is the row of the shard as last seen. If the shard is owned, raise the
+// lane's clock to its floor (Writer.Raise) before the first batch.
+func (c *Claimer) Row() ShardRow { return c.row }
+
+// LastSeq is the number of the shard's last batch in what was applied, 0 if there
+// was none: then the tables say it.
+func (c *Claimer) LastSeq() nola.Seq {
+	var last nola.Seq
+	for _, f := range c.claim.Effects {
+		if f.Batch.Epoch < c.row.Epoch {
+			last = max(last, f.Batch.Seq)
+		}
+	}
+	return last
+}
+
+// Step takes an answer in.
+func (c *Claimer) Step(a Answer) Output {
+	var out Output
+	switch to := a.To.(type) {
+	case ReadShard:
+		c.read(a, &out)
+	case ApplyEffects:
+		c.applied(a, &out)
+	case ClaimShard:
+		c.claimed(to, a, &out)
+	default:
+		panic(fmt.Sprintf("lane: a claimer got the answer to a %T", to))
+	}
+	return out
+}
+
+func (c *Claimer) read(a Answer, out *Output) {
+	if a.Outcome != Done {
+		out.again(a.To)
+		return
+	}
+	c.row = a.Shard
+	if !a.Found || !c.free(a.Shard) {
+		c.phase = ClaimLost
+		return
+	}
+	c.phase, c.waiting = ClaimApplying, nil
+	if c.row.Lane == c.claim.From.Lane && !c.row.Lane.IsZero() {
+		// What older tenures left was applied before the shard was claimed from them.
+		// Applying it again could bring back what was deleted, and whose deletion the
+		// store has forgotten.
+		for _, f := range c.claim.Effects {
+			if f.Batch.Epoch == c.row.Epoch {
+				c.waiting = append(c.waiting, f)
+			}
+		}
+	}
+	c.apply(out)
+}
+
+// free reports whether the shard may be claimed from who has it.
+func (c *Claimer) free(row ShardRow) bool {
+	if row.Lane.IsZero() {
+		return row.HandoffTo == "" || row.HandoffTo == c.claim.Node || c.claim.Overdue
+	}
+	return row.Lane == c.claim.From.Lane
+}
+
+func (c *Claimer) apply(out *Output) {
+	for len(c.waiting) > 0 && c.open < AppliesMax {
+		out.send(ApplyEffects{Effects: c.waiting[0]})
+		c.waiting = c.waiting[1:]
+		c.open++
+	}
+	if c.open > 0 {
+		return
+	}
+	c.phase = ClaimClaiming
+	to := ShardRow{Epoch: c.row.Epoch + 1, Lane: c.claim.Lane, Floor: c.row.Floor}
+	if !c.row.Lane.IsZero() {
+		to.Floor = max(to.Floor, c.claim.From.FinalTS)
+	}
+	out.send(ClaimShard{Shard: c.claim.Shard, From: c.row, To: to})
+}
+
+func (c *Claimer) applied(a Answer, out *Output) {
+	if a.Outcome != Done {
+		out.again(a.To)
+		return
+	}
+	c.open--
+	c.apply(out)
+}
+
+// claimed knows that nobody else writes this epoch together with this lane: a row
+// that has both is our claim, however the answer reads.
+func (c *Claimer) claimed(to ClaimShard, a Answer, out *Output) {
+	switch {
+	case a.Outcome == Unknown || a.Outcome == Refused:
+		out.again(to)
+	case a.Outcome == Done || a.Found && a.Shard.Epoch == to.To.Epoch && a.Shard.Lane == to.To.Lane:
+		c.phase, c.row = ClaimOwned, to.To
+	case a.Found && a.Shard.Lane == to.From.Lane:
+		c.phase = ClaimReading
+		out.send(ReadShard{Shard: to.Shard})
+	default:
+		c.phase, c.row = ClaimLost, a.Shard
+	}
+}
+
+// ReleasePhase is where a releaser stands.
+type ReleasePhase uint8
+
+// The phases of a releaser. The last two are final.
+const (
+	ReleaseOpen ReleasePhase = iota // until the answer is definite: the shard is not served
+	ReleaseGone                     // the shard is not ours any more
+	ReleaseKept                     // the release was never executed: the shard may be served again
+)
+
+var releaseNames = [...]string{"open", "gone", "kept"}
+
+// String answers the phase's name.
+func (p ReleasePhase) String() string { return releaseNames[p] }
+
+// Releaser gives one shard away. One goroutine at a time uses it.
+type Releaser struct {
+	phase   ReleasePhase
+	unknown bool // a copy may still be executed
+}
+
+// Release gives a shard of this lane away, to a node or, if that is empty, to
+// any. From before this call on the shard is not served. last is the shard's last
+// entry in the lane, which must be applied.
+func (w *Writer) Release(shard nola.ShardID, epoch nola.Epoch, last Seq, to string) (*Releaser, Output) {
+	if last > w.applied {
+		panic(fmt.Sprintf("lane: release of shard %d after entry %d was applied: its last one is %d", shard, w.applied, last))
+	}
+	var out Output
+	out.send(ReleaseShard{
+		Shard: shard,
+		From:  ShardRow{Epoch: epoch, Lane: w.lane},
+		To:    ShardRow{Epoch: epoch, HandoffTo: to, Floor: w.clock},
+	})
+	return &Releaser{}, out
+}
+
+// Phase answers where the releaser stands.
+func (r *Releaser) Phase() ReleasePhase { return r.phase }
+
+// Step takes an answer in.
+func (r *Releaser) Step(a Answer) Output {
+	var out Output
+	to, ok := a.To.(ReleaseShard)
+	if !ok {
+		panic(fmt.Sprintf("lane: a releaser got the answer to a %T", a.To))
+	}
+	still := a.Found && a.Shard.Epoch == to.From.Epoch && a.Shard.Lane == to.From.Lane
+	switch {
+	case a.Outcome == Done || a.Outcome == NotApplied && !still:
+		r.phase = ReleaseGone
+	case a.Outcome == Refused && !r.unknown:
+		r.phase = ReleaseKept
+	default:
+		r.unknown = r.unknown || a.Outcome == Unknown
+		out.again(to)
+	}
+	return out
+}

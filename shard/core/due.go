@@ -1,0 +1,413 @@
+package core
+
+import (
+	"bytes"
+	"cmp"
+	"container/heap"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/scheduler"
+)
+
+// dueIndex is the start of the shard's due index in memory: everything up to a
+// position that moves ahead of the clock. What lies behind it stays on disk.
+type dueIndex struct {
+	rows    dueHeap
+	locals  dueHeap
+	bytes   int // payloads of rows
+	flying  int // rows that were popped, whose invocations wait or run
+	entries map[dueKey]*dueEntry
+	pos     persistence.DueRow // rows up to here, inclusive, are in memory
+	loading bool
+	// recent are changes behind pos that a scan may have missed or may find
+	// undone: those of groups that were not committed when it began.
+	recent []dueChange
+	serial uint64
+}
+
+// dueEntry is a row of the due index, or, with local set, something to come back
+// to that no crash needs to survive.
+type dueEntry struct {
+	row    persistence.DueRow
+	local  *localDue
+	at     time.Time
+	seq    nola.Seq // of the group that wrote the row, zero if it was read
+	serial uint64   // equal times keep their order
+	index  int
+}
+
+// localDue is what the shard wants to do later.
+type localDue struct {
+	call   *Call       // to be stepped in again
+	act    *Activation // whose backlog is to be read again
+	stream *outStream  // to be pumped again
+	row    persistence.DueRow
+	load   bool          // the due index itself
+	wake   nola.ActorRef // has a backlog from an earlier tenure
+}
+
+type dueKey struct {
+	kind persistence.DueKind
+	ref  nola.ActorRef
+	name string
+}
+
+type dueChange struct {
+	seq nola.Seq
+	key dueKey
+	row *persistence.DueRow // nil: removed
+}
+
+func keyOf(r persistence.DueRow) dueKey { return dueKey{r.Kind, r.Target, r.Name} }
+
+// compareDue orders rows as their keys are ordered.
+func compareDue(x, y persistence.DueRow) int {
+	if c := x.Due.Compare(y.Due); c != 0 {
+		return c
+	}
+	if x.Target != y.Target {
+		return bytes.Compare(x.Target.AppendCanonical(nil), y.Target.AppendCanonical(nil))
+	}
+	return cmp.Or(cmp.Compare(x.Kind, y.Kind), strings.Compare(x.Name, y.Name))
+}
+
+func (d *dueIndex) init() {
+	d.entries = make(map[dueKey]*dueEntry)
+	d.after(time.Unix(0, 1), &localDue{load: true})
+}
+
+func (d *dueIndex) len() int { return len(d.rows) }
+
+// first is what is due first: nothing of the index itself while full.
+func (d *dueIndex) first(full bool) *dueEntry {
+	switch {
+	case len(d.locals) == 0 && (full || len(d.rows) == 0):
+		return nil
+	case full || len(d.rows) == 0 || len(d.locals) > 0 && before(d.locals[0], d.rows[0]):
+		return d.locals[0]
+	}
+	return d.rows[0]
+}
+
+// full reports whether so many popped rows are under way that the next ones wait.
+func (s *Shard) dueFull() bool { return s.due.flying >= s.limits.DueRunningMax }
+
+// land counts out an invocation that a row of the due index brought about. It
+// may be called again.
+func (s *Shard) land(c *Call) {
+	if c.flies {
+		c.flies = false
+		s.due.flying--
+	}
+}
+
+func (s *Shard) takeOff(c *Call) {
+	c.flies = true
+	s.due.flying++
+}
+
+func rowBytes(r *persistence.DueRow) int {
+	if r.Invocation == nil {
+		return 0
+	}
+	return len(r.Invocation.Payload)
+}
+
+// after puts something off that no crash needs to survive.
+func (d *dueIndex) after(at time.Time, l *localDue) {
+	d.serial++
+	heap.Push(&d.locals, &dueEntry{local: l, at: at, serial: d.serial})
+}
+
+// set puts a row into memory, at a time that may differ from the row's own.
+func (d *dueIndex) set(row persistence.DueRow, at time.Time, seq nola.Seq) {
+	k := keyOf(row)
+	d.bytes += rowBytes(&row)
+	if e := d.entries[k]; e != nil {
+		d.bytes -= rowBytes(&e.row)
+		e.row, e.at, e.seq = row, at, seq
+		heap.Fix(&d.rows, e.index)
+		return
+	}
+	d.serial++
+	e := &dueEntry{row: row, at: at, seq: seq, serial: d.serial}
+	d.entries[k] = e
+	heap.Push(&d.rows, e)
+}
+
+func (d *dueIndex) remove(k dueKey) {
+	if e := d.entries[k]; e != nil {
+		d.bytes -= rowBytes(&e.row)
+		heap.Remove(&d.rows, e.index)
+		delete(d.entries, k)
+	}
+}
+
+// putDue writes a row of the due index into the open group.
+func (s *Shard) putDue(row persistence.DueRow) {
+	s.open().batch.PutDue(row)
+	d := &s.due
+	if compareDue(row, d.pos) <= 0 {
+		d.set(row, row.Due, s.openSeq())
+		return
+	}
+	d.recent = append(d.recent, dueChange{seq: s.openSeq(), key: keyOf(row), row: &row})
+}
+
+// forgetDue drops a row from memory whose deletion was written into the open
+// group.
+func (s *Shard) forgetDue(row persistence.DueRow) {
+	d := &s.due
+	if compareDue(row, d.pos) <= 0 {
+		d.remove(keyOf(row))
+		return
+	}
+	d.recent = append(d.recent, dueChange{seq: s.openSeq(), key: keyOf(row)})
+}
+
+// spillDue keeps the rows in memory within their limits: the last ones leave it,
+// and are read again when those before them are gone. What a schedule in memory
+// knows of itself stays.
+func (s *Shard) spillDue() {
+	d := &s.due
+	if d.loading || len(d.rows) <= s.limits.DueRowsMax && d.bytes <= s.limits.DueBytesMax {
+		return
+	}
+	var rows []*dueEntry
+	for _, e := range d.rows {
+		if !s.ownsDue(e.row) {
+			rows = append(rows, e)
+		}
+	}
+	slices.SortFunc(rows, func(x, y *dueEntry) int { return compareDue(x.row, y.row) })
+	n, bytes := 0, 0
+	for n < len(rows) && (n == 0 || n < s.limits.DueRowsMax/2 && bytes < s.limits.DueBytesMax/2) {
+		bytes += rowBytes(&rows[n].row)
+		n++
+	}
+	if n >= len(rows) {
+		return
+	}
+	for _, e := range rows[n:] {
+		d.remove(keyOf(e.row))
+		if e.seq > s.committed {
+			d.recent = append(d.recent, dueChange{seq: e.seq, key: keyOf(e.row), row: &e.row})
+		}
+	}
+	d.pos = rows[n-1].row
+	d.pos.Invocation = nil
+	d.after(d.pos.Due, &localDue{load: true})
+}
+
+// popDue brings about everything that is due. What becomes due by that waits for
+// the next tick, so that others come first.
+func (s *Shard) popDue(out *Output) {
+	d := &s.due
+	last := d.serial
+	for {
+		e := d.first(s.dueFull())
+		if e == nil || e.at.After(s.now) || e.serial > last {
+			break
+		}
+		if e.local != nil {
+			heap.Pop(&d.locals)
+			s.popLocal(e.local, out)
+			continue
+		}
+		d.remove(keyOf(e.row))
+		s.popRow(e.row, out)
+	}
+	s.readDue(out)
+}
+
+func (s *Shard) popLocal(l *localDue, out *Output) {
+	switch {
+	case l.call != nil:
+		if l.call.origin == fromSchedule {
+			p := &l.call.sched.row.Progress
+			if s.gone(l.call.sched) || !scheduler.Runs(p, l.call.run) {
+				s.land(l.call) // deleted, or taken back meanwhile
+				return
+			}
+			scheduler.Attempting(p, l.call.run)
+		}
+		l.call.step(s, out)
+	case l.act != nil:
+		if s.acts[l.act.ref] == l.act {
+			s.refill(l.act, out)
+			s.runNext(l.act, out)
+		}
+	case l.stream != nil:
+		l.stream.waiting = false
+		s.pump(l.stream, out)
+	case l.load:
+		// readDue looks anyway.
+	case !l.wake.IsZero():
+		s.activation(l.wake, out)
+	default:
+		s.popRow(l.row, out)
+	}
+}
+
+func (s *Shard) popRow(row persistence.DueRow, out *Output) {
+	switch row.Kind {
+	case persistence.DueTimer, persistence.DueCast:
+		c := &Call{Inv: row.Invocation, origin: fromDue, due: row}
+		s.takeOff(c)
+		c.step(s, out)
+	case persistence.DueSchedule, persistence.DueReminder:
+		ref := nola.ScheduleRef{Target: row.Target, ID: row.Name, Reminder: row.Kind == persistence.DueReminder}
+		s.advance(s.schedule(ref, out), out)
+	case persistence.DueDeferred:
+		expireOrder(row).step(s, out)
+	case persistence.DueKeyExpiry:
+		a := s.activation(row.Target, out)
+		in := &expire{act: a}
+		if a.loading {
+			a.waiting = append(a.waiting, in)
+			return
+		}
+		in.step(s, out)
+	}
+}
+
+// expire looks for user keys of an actor that may be forgotten.
+type expire struct{ act *Activation }
+
+// row is what brings the look about again.
+func (in *expire) row() persistence.DueRow {
+	return persistence.DueRow{Target: in.act.ref, Kind: persistence.DueKeyExpiry}
+}
+
+func (in *expire) step(s *Shard, out *Output) {
+	const atOnce = 1000
+	s.ask(out, Load{
+		Kind: LoadExpired, Ref: in.act.ref, Until: s.now.Add(-nola.UserKeyRetention - userKeyMargin + time.Second), Limit: atOnce, act: in.act,
+	})
+}
+
+// readDue asks for the next rows when those in memory end soon.
+func (s *Shard) readDue(out *Output) {
+	d := &s.due
+	if d.loading || len(d.rows) > s.limits.DueRowsMax/2 || d.bytes > s.limits.DueBytesMax/2 {
+		return
+	}
+	if d.pos.Due.After(s.now.Add(s.limits.DueWindow / 2)) {
+		return
+	}
+	d.loading = true
+	s.ask(out, Load{Kind: LoadDue, After: d.pos, Until: s.now.Add(s.limits.DueWindow), Limit: s.limits.DueMax, Bytes: s.limits.DueBytesMax / 4})
+}
+
+func (s *Shard) loadedDue(l *Load, out *Output) {
+	d := &s.due
+	d.loading = false
+	if l.Err != nil {
+		d.after(s.now.Add(ioRetry), &localDue{load: true})
+		return
+	}
+	changed := make(map[dueKey]*persistence.DueRow, len(d.recent))
+	for _, c := range d.recent {
+		changed[c.key] = c.row
+	}
+	for _, row := range l.Due {
+		if _, ok := changed[keyOf(row)]; ok {
+			continue
+		}
+		if s.ownsDue(row) {
+			continue
+		}
+		d.set(row, row.Due, 0)
+	}
+	d.pos = persistence.DueRow{Due: l.Until}
+	if len(l.Due) == l.Limit || l.More {
+		d.pos = l.Due[len(l.Due)-1]
+	}
+	keep := d.recent[:0]
+	for _, c := range d.recent {
+		switch row := changed[c.key]; {
+		case c.row == nil || row != c.row: // removed, or changed again
+			if c.seq > s.committed {
+				keep = append(keep, c)
+			}
+		case compareDue(*row, d.pos) <= 0:
+			if !s.ownsDue(*row) {
+				d.set(*row, row.Due, c.seq)
+			}
+		default:
+			if c.seq > s.committed {
+				keep = append(keep, c)
+			}
+		}
+	}
+	d.recent = keep
+	// Look again when half of the window has passed, or at once if there is more.
+	again := d.pos.Due.Add(-s.limits.DueWindow / 2)
+	d.after(again, &localDue{load: true})
+	for _, sc := range s.lingering {
+		sc.lingers = false
+		s.evict(sc)
+	}
+	s.lingering = s.lingering[:0]
+	s.popDue(out)
+}
+
+// ownsDue reports whether memory knows better than a row when it is due.
+func (s *Shard) ownsDue(row persistence.DueRow) bool {
+	if row.Kind != persistence.DueSchedule && row.Kind != persistence.DueReminder {
+		return false
+	}
+	sc := s.schedules[nola.ScheduleRef{Target: row.Target, ID: row.Name, Reminder: row.Kind == persistence.DueReminder}]
+	return sc != nil && !sc.loading
+}
+
+// forgetRecent drops changes that every later scan will see.
+func (d *dueIndex) forgetRecent(committed nola.Seq) {
+	if d.loading {
+		return
+	}
+	n := 0
+	for n < len(d.recent) && d.recent[n].seq <= committed {
+		n++
+	}
+	d.recent = d.recent[n:]
+}
+
+// dueHeap is a container/heap in the order of time, then of arrival.
+type dueHeap []*dueEntry
+
+func (h dueHeap) Len() int { return len(h) }
+
+func (h dueHeap) Less(i, j int) bool { return before(h[i], h[j]) }
+
+func before(x, y *dueEntry) bool {
+	if c := x.at.Compare(y.at); c != 0 {
+		return c < 0
+	}
+	return x.serial < y.serial
+}
+
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *dueHeap) Push(x any) {
+	e := x.(*dueEntry)
+	e.index = len(*h)
+	*h = append(*h, e)
+}
+
+func (h *dueHeap) Pop() any {
+	old := *h
+	n := len(old) - 1
+	e := old[n]
+	old[n] = nil
+	*h = old[:n]
+	e.index = -1
+	return e
+}

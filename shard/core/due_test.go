@@ -1,0 +1,128 @@
+package core_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/scheduler"
+	"github.com/nolaproject/nola/shard/core"
+)
+
+// behind is a schedule of every second that nobody has looked at for a day, and
+// that fires none of what it missed. It ends in time for nothing to fire now.
+func behind(t *testing.T, id string, now time.Time) persistence.ScheduleRow {
+	t.Helper()
+	sd := nola.Schedule{
+		Namespace: "default", ID: id, Incarnation: 1, Operation: "tick", ETag: 1,
+		Target: nola.ActorRef{Namespace: "default", Type: "clock", ID: id},
+		Spec:   nola.Spec{Cron: []nola.Cron{{Expression: "* * * * * *", Dialect: nola.DialectSeconds}}, End: now.Add(-time.Minute)},
+		Policy: nola.Policy{Catchup: nola.Catchup{Mode: nola.CatchupNone}},
+	}
+	plan, _, err := scheduler.NewPlan(&sd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return persistence.ScheduleRow{Schedule: sd, Progress: plan.Start(&sd, now.Add(-24*time.Hour))}
+}
+
+// TestWhatATickMakesDueWaitsForTheNext has two schedules decide about a day of
+// seconds each. One decision takes them a part of the way; the rest is due at
+// once, and must wait for the next tick, or the first one keeps everybody out
+// until it is done.
+func TestWhatATickMakesDueWaitsForTheNext(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	rows := map[string]persistence.ScheduleRow{"a": behind(t, "a", now), "b": behind(t, "b", now)}
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
+	var out core.Output
+	step := func(in core.Input) {
+		t.Helper()
+		out.Reset()
+		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
+			s.Step(now, todo[0], &out)
+			for _, l := range out.Loads {
+				switch l.Kind {
+				case core.LoadDue:
+					for id, row := range rows {
+						l.Due = append(l.Due, persistence.DueRow{Due: row.Progress.Due, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: id})
+					}
+				case core.LoadSchedule:
+					l.Row, l.Found = rows[l.Schedule.ID], true
+				default:
+					t.Fatalf("a load of kind %d", l.Kind)
+				}
+				todo = append(todo, l)
+			}
+			out.Loads = out.Loads[:0]
+		}
+	}
+	through := func(id string) time.Time {
+		t.Helper()
+		op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: nola.ScheduleRef{Target: rows[id].Schedule.Target, ID: id}}
+		step(op)
+		if op.Err != nil {
+			t.Fatal(op.Err)
+		}
+		return op.Info.Progress.Through
+	}
+	const part = scheduler.NominalsMax * time.Second
+	start := rows["a"].Progress.Through
+	step(&core.Tick{}) // reads what is due, and decides a first part
+	if a, b := through("a"), through("b"); !a.Equal(start.Add(part)) || !b.Equal(a) {
+		t.Fatalf("at first they came to %s and %s, want %s", a, b, start.Add(part))
+	}
+	ticks := 1
+	end := rows["a"].Schedule.Spec.End
+	for last := through("a"); last.Before(end); ticks++ {
+		if wake := s.Wake(); wake.IsZero() || wake.After(now) {
+			t.Fatalf("with times to decide the shard wants to be woken at %s, it is %s", wake, now)
+		}
+		step(&core.Tick{})
+		want := last.Add(part)
+		if want.After(end) {
+			want = end
+		}
+		a, b := through("a"), through("b")
+		if !a.Equal(want) || !b.Equal(want) {
+			t.Fatalf("tick %d brought them to %s and %s, want %s", ticks, a, b, want)
+		}
+		last = a
+	}
+	if want := int(24*time.Hour/part) + 1; ticks != want {
+		t.Errorf("a day took %d ticks, want %d", ticks, want)
+	}
+	if wake := s.Wake(); !wake.After(now) {
+		t.Errorf("with nothing to decide the shard wants to be woken at %s, it is %s", wake, now)
+	}
+}
+
+// TestUnknownSpecRests loads a schedule whose spec this version refuses, and of
+// which a firing ran when the last tenure ended. Nobody can say what the end of
+// that firing means, so it does not begin again.
+func TestUnknownSpecRests(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	row := behind(t, "a", now)
+	row.Schedule.Spec = nola.Spec{Cron: []nola.Cron{{Expression: "0 25 * * *"}}}
+	row.Progress.Running = []nola.Running{{Nominal: now, Kind: nola.OccurrenceRegular, Started: now, Attempts: 1}}
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
+	var out core.Output
+	for todo := []core.Input{&core.Tick{}}; len(todo) > 0; todo = todo[1:] {
+		out.Reset()
+		s.Step(now, todo[0], &out)
+		if len(out.Turns) > 0 {
+			t.Fatalf("a turn begins: %+v", out.Turns[0])
+		}
+		for _, l := range out.Loads {
+			switch l.Kind {
+			case core.LoadDue:
+				l.Due = append(l.Due, persistence.DueRow{Due: now, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: "a"})
+			case core.LoadSchedule:
+				l.Row, l.Found = row, true
+			default:
+				t.Fatalf("a load of kind %d: the firing begins", l.Kind)
+			}
+			todo = append(todo, l)
+		}
+	}
+}

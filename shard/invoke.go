@@ -1,0 +1,438 @@
+package shard
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/shard/core"
+)
+
+var runners = sync.Pool{New: func() any { return new(runner) }}
+
+// runner lends a runner for the length of one request.
+func (m *Manager) runner() *runner {
+	r := runners.Get().(*runner)
+	r.m = m
+	return r
+}
+
+// enter counts a request in, or refuses it.
+func (m *Manager) enter(bytes int) error {
+	if m.draining.Load() {
+		e := nola.Errorf(nola.ReasonUnavailable, "the node is shutting down; it was not executed, try another node or try again")
+		e.RetryAfter = drainRetry
+		return e
+	}
+	if n := m.calls.Add(1); n > int64(m.cfg.CallsMax) {
+		m.calls.Add(-1)
+		return errNodeFull("calls", int64(m.cfg.CallsMax))
+	}
+	if n := m.callBytes.Add(int64(bytes)); n > m.cfg.CallBytesMax {
+		m.leaveNode(bytes)
+		return errNodeFull("call_bytes", m.cfg.CallBytesMax)
+	}
+	return nil
+}
+
+const drainRetry = time.Second
+
+func errNodeFull(limit string, value int64) error {
+	e := nola.LimitError(nola.ReasonNodeOverloaded, limit, value, "the node holds %d unanswered %s, its limit; it was not executed, try again later", value, limit)
+	e.RetryAfter = drainRetry / 10
+	return e
+}
+
+func (m *Manager) leaveNode(bytes int) {
+	m.callBytes.Add(-int64(bytes))
+	if m.calls.Add(-1) == 0 && m.draining.Load() {
+		select {
+		case m.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait drives an input until its ticket is decided. gone is true if the caller
+// left before; what it asked for takes its course.
+func (m *Manager) wait(ctx context.Context, b *box, in core.Input, t *core.Ticket) (gone bool) {
+	w := m.newWaiter()
+	t.Shell = w
+	m.work.begin()
+	defer m.work.end()
+	r := m.runner()
+	r.drive(b, in, w, false)
+	r.release()
+	call, _ := in.(*core.Call)
+	gone = r.await(ctx, b, w, call, false)
+	r.release()
+	if !gone {
+		runners.Put(r)
+	}
+	return gone
+}
+
+func errGone(ctx context.Context) error {
+	return nola.Errorf(nola.ReasonOutcomeUnknown, "the caller's wait ended (%v) after the turn had started; it may have happened: ask with the key of the call", ctx.Err())
+}
+
+// check refuses invocations that no actor may get.
+func (m *Manager) check(inv *nola.Invocation) error {
+	if err := inv.Target.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case inv.Operation == "" && !inv.Create:
+		return nola.Errorf(nola.ReasonInvalidArgument, "the operation is empty; name the operation to run")
+	case len(inv.Operation) > nola.OperationBytesMax:
+		return nola.Errorf(nola.ReasonInvalidArgument, "the operation has %d bytes, at most %d are allowed", len(inv.Operation), nola.OperationBytesMax)
+	case len(inv.Payload) > nola.PayloadBytesMax:
+		return nola.LimitError(nola.ReasonLimitExceeded, "payload_bytes", nola.PayloadBytesMax, "the payload has %d bytes, at most %d are allowed", len(inv.Payload), nola.PayloadBytesMax)
+	}
+	if err := inv.Key.Validate(); err != nil {
+		return err
+	}
+	_, _, err := m.cfg.Modules.Module(inv.Target.Namespace, inv.Target.Type)
+	return err
+}
+
+// Invoke runs one call and answers when its effects are durable. It takes inv
+// over. A zero ID is filled in; a zero Deadline is nola.CallTimeoutDefault from
+// now. If ctx ends once the turn has started, the answer is OUTCOME_UNKNOWN and
+// the call takes its course.
+func (m *Manager) Invoke(ctx context.Context, inv *nola.Invocation) (nola.Result, error) {
+	if err := m.check(inv); err != nil {
+		return nola.Result{}, err
+	}
+	inv.Kind = nola.KindCall
+	c, gone, err := m.call(ctx, inv)
+	switch {
+	case err != nil:
+		return nola.Result{ID: inv.ID}, err
+	case gone:
+		return nola.Result{ID: inv.ID}, errGone(ctx)
+	}
+	return c.Result, c.Err
+}
+
+// Begin puts one call into its actor's mailbox, as Invoke does, and returns
+// before it is answered: calls begun one after another reach an actor in that
+// order. wait must be called once; it answers as Invoke does.
+func (m *Manager) Begin(inv *nola.Invocation) (wait func(context.Context) (nola.Result, error), err error) {
+	if err := m.check(inv); err != nil {
+		return nil, err
+	}
+	inv.Kind = nola.KindCall
+	bytes := len(inv.Payload)
+	if err := m.enter(bytes); err != nil {
+		return nil, err
+	}
+	c := m.newCall(inv)
+	b, w := m.boxOf(inv.Target), m.newWaiter()
+	c.Shell = w
+	m.work.begin()
+	defer m.work.end()
+	var out core.Output
+	m.step(b, c, &out)
+	// What is read here is what puts the call into its place.
+	for len(out.Loads) > 0 {
+		l := out.Loads[0]
+		out.Loads = append(out.Loads[:0], out.Loads[1:]...)
+		m.fill(b, l)
+		m.step(b, l, &out)
+	}
+	m.answer(&out)
+	m.closeAll(&out)
+	m.leave(b, &out)
+	return func(ctx context.Context) (nola.Result, error) {
+		defer m.leaveNode(bytes)
+		m.work.begin()
+		defer m.work.end()
+		r := m.runner()
+		defer r.release()
+		if r.await(ctx, b, w, c, false) {
+			return nola.Result{ID: inv.ID}, errGone(ctx)
+		}
+		return c.Result, c.Err
+	}, nil
+}
+
+func (m *Manager) call(ctx context.Context, inv *nola.Invocation) (c *core.Call, gone bool, err error) {
+	bytes := len(inv.Payload)
+	if err := m.enter(bytes); err != nil {
+		return nil, false, err
+	}
+	defer m.leaveNode(bytes)
+	c = m.newCall(inv)
+	return c, m.wait(ctx, m.boxOf(inv.Target), c, &c.Ticket), nil
+}
+
+// newCall fills in what an invocation lacks.
+func (m *Manager) newCall(inv *nola.Invocation) *core.Call {
+	if inv.ID.IsZero() {
+		inv.ID = m.newID()
+	}
+	if inv.Deadline.IsZero() && inv.Kind == nola.KindCall {
+		inv.Deadline = m.cfg.Now().Add(nola.CallTimeoutDefault)
+	}
+	c := &core.Call{Inv: inv}
+	if !inv.Key.IsZero() {
+		c.Hash = nola.RequestHash(inv.Operation, inv.Payload)
+	}
+	return c
+}
+
+// Cast makes an invocation durable in its target's backlog, or, if due lies
+// ahead, in the due index, and answers its id. It takes inv over.
+func (m *Manager) Cast(ctx context.Context, inv *nola.Invocation, due time.Time) (nola.InvocationID, error) {
+	if err := m.check(inv); err != nil {
+		return nola.InvocationID{}, err
+	}
+	inv.Kind, inv.Due = nola.KindCast, due
+	if !due.IsZero() {
+		if err := checkDue(due); err != nil {
+			return nola.InvocationID{}, err
+		}
+		if len(inv.Payload) > nola.TimerPayloadMax {
+			return nola.InvocationID{}, nola.LimitError(nola.ReasonLimitExceeded, "delayed_payload_bytes", nola.TimerPayloadMax, "the payload of a delayed cast has %d bytes, at most %d are allowed", len(inv.Payload), nola.TimerPayloadMax)
+		}
+	}
+	c, gone, err := m.call(ctx, inv)
+	switch {
+	case err != nil:
+		return inv.ID, err
+	case gone:
+		return inv.ID, errGone(ctx)
+	}
+	return c.Result.ID, c.Err
+}
+
+// CreateActor makes an actor exist: its guest is started with init. It answers
+// ALREADY_EXISTS if it does already.
+func (m *Manager) CreateActor(ctx context.Context, ref nola.ActorRef, init []byte) error {
+	_, err := m.Invoke(ctx, &nola.Invocation{Target: ref, Payload: init, Create: true})
+	return err
+}
+
+// GetInvocation tells how an invocation ended, or that it has not. Either id or
+// key is set.
+func (m *Manager) GetInvocation(ctx context.Context, ref nola.ActorRef, id nola.InvocationID, key nola.Key) (nola.InvocationInfo, error) {
+	if err := ref.Validate(); err != nil {
+		return nola.InvocationInfo{}, err
+	}
+	b := m.boxOf(ref)
+	q := &core.Query{Ref: ref, ID: id, Key: key}
+	if m.wait(ctx, b, q, &q.Ticket) {
+		return nola.InvocationInfo{}, nola.Errorf(nola.ReasonCanceled, "the caller left")
+	}
+	if q.Err != nil {
+		return nola.InvocationInfo{}, q.Err
+	}
+	if !key.IsZero() {
+		rec, found, err := m.keyed(b, ref, key)
+		switch {
+		case err != nil:
+			return nola.InvocationInfo{}, errStore(err)
+		case q.Pending:
+			return nola.InvocationInfo{State: nola.InvocationPending}, nil
+		case found && !rec.Deferred.IsZero():
+			return nola.InvocationInfo{ID: rec.ID, State: nola.InvocationPending, Attempts: rec.Attempts}, nil
+		case !found || rec.State == persistence.StatePending:
+			return nola.InvocationInfo{State: nola.InvocationNotRecorded}, nil
+		}
+		// A keyed cast is recorded as accepted; how it ended stands under its id.
+		if info, err := m.outcome(b, ref, rec.ID); err != nil || info.State != nola.InvocationNotRecorded {
+			return info, err
+		}
+		return infoOf(rec), nil
+	}
+	if q.Pending {
+		return nola.InvocationInfo{ID: id, State: nola.InvocationPending}, nil
+	}
+	return m.outcome(b, ref, id)
+}
+
+func (m *Manager) keyed(b *box, ref nola.ActorRef, key nola.Key) (persistence.OutcomeRecord, bool, error) {
+	if key.IsUser() {
+		return m.reader.UserKey(b.id, ref, key.User)
+	}
+	return m.reader.Session(b.id, ref, key)
+}
+
+func (m *Manager) outcome(b *box, ref nola.ActorRef, id nola.InvocationID) (nola.InvocationInfo, error) {
+	rec, found, err := m.reader.Outcome(b.id, id)
+	if err != nil {
+		return nola.InvocationInfo{}, errStore(err)
+	}
+	if !found || rec.Target != ref {
+		return nola.InvocationInfo{ID: id, State: nola.InvocationNotRecorded}, nil
+	}
+	return infoOf(rec), nil
+}
+
+func infoOf(rec persistence.OutcomeRecord) nola.InvocationInfo {
+	info := nola.InvocationInfo{ID: rec.ID, Payload: rec.Reply, Err: rec.Err, Attempts: rec.Attempts, Ended: rec.Time}
+	switch rec.State {
+	case persistence.StateSucceeded:
+		info.State = nola.InvocationSucceeded
+	case persistence.StateFailed:
+		info.State = nola.InvocationFailed
+	default:
+		info.State, info.Ended = nola.InvocationPending, time.Time{}
+	}
+	return info
+}
+
+func (m *Manager) control(ctx context.Context, kind core.ControlKind, ref nola.ActorRef) (nola.ActorInfo, error) {
+	if err := ref.Validate(); err != nil {
+		return nola.ActorInfo{}, err
+	}
+	if err := m.enter(0); err != nil {
+		return nola.ActorInfo{}, err
+	}
+	defer m.leaveNode(0)
+	c := &core.Control{Kind: kind, Ref: ref}
+	if m.wait(ctx, m.boxOf(ref), c, &c.Ticket) {
+		return nola.ActorInfo{}, errGone(ctx)
+	}
+	return c.Info, c.Err
+}
+
+// DescribeActor describes an actor that exists or is in memory;
+// ACTOR_NOT_FOUND otherwise.
+func (m *Manager) DescribeActor(ctx context.Context, ref nola.ActorRef) (nola.ActorInfo, error) {
+	info, err := m.control(ctx, core.Describe, ref)
+	if err == nil && !info.Exists && !info.Active {
+		err = nola.Errorf(nola.ReasonActorNotFound, "actor %s does not exist; it springs into being with its first call that writes", ref)
+	}
+	if info.Active {
+		_, info.ModuleVersion, _ = m.cfg.Modules.Module(ref.Namespace, ref.Type)
+	}
+	return info, err
+}
+
+// PassivateActor takes an actor out of memory, behind what waits in its mailbox.
+func (m *Manager) PassivateActor(ctx context.Context, ref nola.ActorRef) error {
+	_, err := m.control(ctx, core.Passivate, ref)
+	return err
+}
+
+// DeleteActor removes an actor with its state, timers, reminders and the
+// schedules that aim at it, behind what waits in its mailbox; nothing of it
+// fires afterwards. Recorded outcomes stay until they expire.
+func (m *Manager) DeleteActor(ctx context.Context, ref nola.ActorRef) error {
+	_, err := m.control(ctx, core.Delete, ref)
+	return err
+}
+
+func (m *Manager) schedule(ctx context.Context, op *core.ScheduleOp) error {
+	if err := op.Ref.Target.Validate(); err != nil {
+		return err
+	}
+	if err := m.enter(len(op.Payload)); err != nil {
+		return err
+	}
+	defer m.leaveNode(len(op.Payload))
+	b := m.boxOf(op.Ref.Target)
+	if m.wait(ctx, b, op, &op.Ticket) {
+		return errGone(ctx)
+	}
+	switch {
+	case op.Err != nil:
+		return op.Err
+	case op.Kind != core.CreateSchedule && op.Kind != core.GetSchedule && op.Kind != core.UpdateSchedule:
+		return nil
+	case op.Kind == core.CreateSchedule && len(op.Info.Progress.Counters) == 0:
+		return nil // it is new: no outcome was counted, so none is recorded
+	}
+	const recent = 10
+	list, err := m.reader.Occurrences(b.id, op.Ref.Target, op.Ref.Reminder, op.Ref.ID)
+	if err != nil {
+		return errStore(err)
+	}
+	op.Info.Recent = list[:min(recent, len(list))]
+	return nil
+}
+
+// CreateSchedule makes a schedule; creating the same incarnation again changes
+// nothing. The caller sees to it that its id is unique in the namespace.
+func (m *Manager) CreateSchedule(ctx context.Context, s nola.Schedule, requestID string) (nola.ScheduleInfo, error) {
+	op := &core.ScheduleOp{Kind: core.CreateSchedule, Ref: nola.ScheduleRef{Target: s.Target, ID: s.ID}, Schedule: s, RequestID: requestID}
+	err := m.schedule(ctx, op)
+	return op.Info, err
+}
+
+// GetSchedule describes a schedule or a reminder.
+func (m *Manager) GetSchedule(ctx context.Context, ref nola.ScheduleRef) (nola.ScheduleInfo, error) {
+	op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: ref}
+	err := m.schedule(ctx, op)
+	return op.Info, err
+}
+
+// UpdateSchedule changes a schedule; ETAG_MISMATCH if somebody else did since
+// the caller read it.
+func (m *Manager) UpdateSchedule(ctx context.Context, ref nola.ScheduleRef, c nola.ScheduleChange) (nola.ScheduleInfo, error) {
+	op := &core.ScheduleOp{Kind: core.UpdateSchedule, Ref: ref, Change: c}
+	err := m.schedule(ctx, op)
+	return op.Info, err
+}
+
+// DeleteSchedule removes a schedule, in one step with the look at its etag, which
+// must be etag unless that is zero; nothing of it fires afterwards.
+func (m *Manager) DeleteSchedule(ctx context.Context, ref nola.ScheduleRef, etag uint64) error {
+	return m.schedule(ctx, &core.ScheduleOp{Kind: core.DeleteSchedule, Ref: ref, Change: nola.ScheduleChange{ETag: etag}})
+}
+
+// TriggerSchedule fires a schedule now, once per request id, and answers the
+// occurrence: running, or buffered or skipped by the overlap policy (the
+// schedule's own if overlap is zero). If the request was carried out before and
+// has ended, the occurrence has its nominal time and no outcome. payload replaces
+// the schedule's unless nil.
+func (m *Manager) TriggerSchedule(ctx context.Context, ref nola.ScheduleRef, requestID string, overlap nola.Overlap, payload []byte) (nola.Occurrence, error) {
+	op := &core.ScheduleOp{Kind: core.TriggerSchedule, Ref: ref, RequestID: requestID, Overlap: overlap, Payload: payload}
+	if len(payload) > nola.TimerPayloadMax {
+		return nola.Occurrence{}, nola.LimitError(nola.ReasonLimitExceeded, "schedule_payload_bytes", nola.TimerPayloadMax, "the payload has %d bytes, at most %d are allowed", len(payload), nola.TimerPayloadMax)
+	}
+	err := m.schedule(ctx, op)
+	return op.Occurrence, err
+}
+
+// BackfillSchedule fires the nominal times of a range again, as in
+// scheduler.Plan.Backfill; once per id.
+func (m *Manager) BackfillSchedule(ctx context.Context, ref nola.ScheduleRef, b nola.Backfill) (nola.Backfill, error) {
+	op := &core.ScheduleOp{Kind: core.BackfillSchedule, Ref: ref, Backfill: b}
+	err := m.schedule(ctx, op)
+	return op.Backfill, err
+}
+
+// CancelBackfill ends a backfill: nothing more of it starts.
+func (m *Manager) CancelBackfill(ctx context.Context, ref nola.ScheduleRef, id string) (nola.Backfill, error) {
+	op := &core.ScheduleOp{Kind: core.CancelBackfill, Ref: ref, Backfill: nola.Backfill{ID: id}}
+	err := m.schedule(ctx, op)
+	return op.Backfill, err
+}
+
+// SkipOccurrence takes one nominal time to come out of the row.
+func (m *Manager) SkipOccurrence(ctx context.Context, ref nola.ScheduleRef, nominal time.Time) error {
+	return m.schedule(ctx, &core.ScheduleOp{Kind: core.SkipOccurrence, Ref: ref, Nominal: nominal})
+}
+
+// UnskipOccurrence has a nominal time that was skipped or moved fire as the spec
+// says.
+func (m *Manager) UnskipOccurrence(ctx context.Context, ref nola.ScheduleRef, nominal time.Time) error {
+	return m.schedule(ctx, &core.ScheduleOp{Kind: core.UnskipOccurrence, Ref: ref, Nominal: nominal})
+}
+
+// MoveOccurrence has one nominal time to come fire at another instant.
+func (m *Manager) MoveOccurrence(ctx context.Context, ref nola.ScheduleRef, nominal, to time.Time) error {
+	return m.schedule(ctx, &core.ScheduleOp{Kind: core.MoveOccurrence, Ref: ref, Nominal: nominal, To: to})
+}
+
+// RedriveDeadLetter fires a dead letter again and answers the occurrence.
+func (m *Manager) RedriveDeadLetter(ctx context.Context, ref nola.ScheduleRef, number uint64) (nola.Occurrence, error) {
+	op := &core.ScheduleOp{Kind: core.RedriveLetter, Ref: ref, Letter: number}
+	err := m.schedule(ctx, op)
+	return op.Occurrence, err
+}

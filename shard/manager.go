@@ -1,0 +1,319 @@
+package shard
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/shard/core"
+)
+
+// Modules finds the code of actors.
+type Modules interface {
+	// Module answers the default version of a module, ready to run, and its
+	// number. It is asked before every turn.
+	Module(namespace, name string) (m nola.Module, version uint64, err error)
+}
+
+// Config says how a node runs its shards. Store and Modules are required; every
+// other zero field takes its default.
+type Config struct {
+	Store   persistence.Store
+	Modules Modules
+	// Limits of each shard.
+	Limits core.Limits
+	// Tokens is how many turns run at once: default GOMAXPROCS.
+	Tokens int
+	// ParkedMax is how many turns may wait in nested calls at once: default
+	// 1,024.
+	ParkedMax int
+	// CallsMax is how many calls may be unanswered on the node: default 65,536.
+	CallsMax int
+	// CallBytesMax bounds their payloads: default 256 MiB.
+	CallBytesMax int64
+	// InstanceBytesMax is the memory of instances above which idle actors are
+	// passivated: default 1 GiB.
+	InstanceBytesMax int64
+	// LogBytesMax bounds the logs of all actors: default 16 MiB.
+	LogBytesMax int64
+	// Now is the clock: default time.Now.
+	Now func() time.Time
+	// Virtual, if set, is the clock instead of Now: time stands still until
+	// Manager.Advance moves it.
+	Virtual *VirtualClock
+	// Logger hears of changes of state: default slog.Default.
+	Logger *slog.Logger
+	Events Events
+}
+
+// Events are told what happens; nil ones are skipped. They are called by the
+// goroutines that do the work, so they must be quick, and never with a lock
+// held.
+type Events struct {
+	Turn   func(kind nola.Kind, ref nola.ActorRef, took time.Duration, steps uint64, err error)
+	Commit func(batches, bytes int, took time.Duration)
+	Fired  func(schedule nola.ScheduleRef, o nola.Occurrence, reply []byte)
+	Fenced func(shard nola.ShardID, err error)
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Tokens, runtime.GOMAXPROCS(0))
+	setDefault(&c.ParkedMax, 1024)
+	setDefault(&c.CallsMax, 65_536)
+	setDefault(&c.CallBytesMax, 256<<20)
+	setDefault(&c.InstanceBytesMax, 1<<30)
+	setDefault(&c.LogBytesMax, 16<<20)
+	if c.Virtual != nil {
+		c.Now = c.Virtual.Now
+		setDefault(&c.Limits.DueWindow, virtualDueWindow)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Limits = c.Limits.WithDefaults()
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Manager runs the shards of a node. Its methods may be called at once.
+type Manager struct {
+	cfg    Config
+	reader persistence.Reader
+	info   persistence.ClusterInfo
+	boxes  []*box
+	tokens chan int
+	extra  chan int // tokens for who has waited long
+	parked atomic.Int64
+	commit committer
+	pool   pool
+	clock  clock
+	logs   logs
+	starts startups
+	work   work
+	// advancing is held by who moves virtual time.
+	advancing chan struct{}
+
+	calls     atomic.Int64 // unanswered
+	callBytes atomic.Int64
+	draining  atomic.Bool
+	idle      chan struct{} // poked when calls falls to zero while draining
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+// box is a shard with its lock.
+type box struct {
+	id   nola.ShardID
+	mu   sync.Mutex  // guards core
+	core *core.Shard // nil while the shard is being opened
+	wake atomic.Int64
+	// bytes is the memory of its instances.
+	bytes atomic.Int64
+	// ready is set while the shard is listed for a commit; the committer's mutex
+	// guards it.
+	ready bool
+}
+
+// Open acquires all shards of the store and starts to serve them. The caller
+// closes the manager before the store.
+func Open(ctx context.Context, cfg Config) (*Manager, error) {
+	cfg = cfg.withDefaults()
+	m := &Manager{
+		cfg:    cfg,
+		reader: persistence.Reader{Store: cfg.Store},
+		info:   cfg.Store.Cluster(),
+		tokens: make(chan int, cfg.Tokens),
+		extra:  make(chan int, extraTokensMax),
+		idle:   make(chan struct{}, 1),
+
+		work:      work{virtual: cfg.Virtual != nil},
+		advancing: make(chan struct{}, 1),
+	}
+	for i := range cfg.Tokens {
+		m.tokens <- i
+	}
+	for i := range extraTokensMax {
+		m.extra <- cfg.Tokens + i
+	}
+	m.logs.init(cfg.LogBytesMax)
+	m.pool.init(m, max(8, 4*cfg.Tokens))
+	m.commit.init(&m.work)
+	m.clock.init()
+	ids := make([]nola.ShardID, m.info.Shards)
+	m.boxes = make([]*box, m.info.Shards)
+	for i := range ids {
+		ids[i] = nola.ShardID(i)
+		m.boxes[i] = &box{id: ids[i]}
+	}
+	heads, err := cfg.Store.Acquire(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("shard: acquire %d shards: %w", len(ids), err)
+	}
+	for i, head := range heads {
+		if m.boxes[i].core, err = m.open(head); err != nil {
+			return nil, err
+		}
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.wg.Go(m.commitLoop)
+	m.wg.Go(m.clockLoop)
+	for _, b := range m.boxes {
+		m.bring(b, &core.Resume{})
+	}
+	return m, nil
+}
+
+// open reads what a shard must know to start.
+func (m *Manager) open(head persistence.Head) (*core.Shard, error) {
+	o := core.Opened{Head: head}
+	fail := func(what string, err error) (*core.Shard, error) {
+		return nil, fmt.Errorf("shard %d: read %s: %w", head.Shard, what, err)
+	}
+	var err error
+	if o.Inbox, err = m.reader.Inbox(head.Shard); err != nil {
+		return fail("inbox", err)
+	}
+	if o.Floors, err = m.reader.Floors(head.Shard); err != nil {
+		return fail("floors", err)
+	}
+	targets, err := m.reader.OutboxTargets(head.Shard)
+	if err != nil {
+		return fail("outbox", err)
+	}
+	for _, to := range targets {
+		first, last, found, err := m.reader.OutboxBounds(head.Shard, to)
+		if err != nil {
+			return fail("outbox", err)
+		}
+		if found {
+			o.Outbox = append(o.Outbox, core.OutboxState{To: to, First: first, Last: last})
+		}
+	}
+	const page = 1000
+	for after := (nola.ActorRef{}); ; {
+		refs, err := m.reader.BacklogActors(head.Shard, after, page)
+		if err != nil {
+			return fail("backlog", err)
+		}
+		o.Backlog = append(o.Backlog, refs...)
+		if len(refs) < page {
+			break
+		}
+		after = refs[len(refs)-1]
+	}
+	return core.New(o, m.info.Shards, m.cfg.Limits), nil
+}
+
+// fenced looks after a shard that has lost its epoch: its memory is gone, its
+// callers are answered; it is opened anew.
+func (m *Manager) fenced(b *box, err error) {
+	m.cfg.Logger.Error("shard fenced", "shard", b.id, "error", err)
+	if m.cfg.Events.Fenced != nil {
+		m.cfg.Events.Fenced(b.id, err)
+	}
+	m.work.begin()
+	m.wg.Go(func() {
+		defer m.work.end()
+		m.reopen(b)
+	})
+}
+
+func (m *Manager) reopen(b *box) {
+	const again = 100 * time.Millisecond
+	for {
+		heads, err := m.cfg.Store.Acquire(m.ctx, []nola.ShardID{b.id})
+		if err == nil {
+			var c *core.Shard
+			if c, err = m.open(heads[0]); err == nil {
+				b.mu.Lock()
+				b.core = c
+				b.mu.Unlock()
+				m.bring(b, &core.Resume{})
+				return
+			}
+		}
+		m.cfg.Logger.Error("shard cannot be opened", "shard", b.id, "error", err)
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(again):
+		}
+	}
+}
+
+// Drain stops the intake and waits until every admitted call is answered and
+// what it did is durable, or ctx ends. Timers and schedules rest.
+func (m *Manager) Drain(ctx context.Context) error {
+	m.draining.Store(true)
+	for m.calls.Load() > 0 {
+		select {
+		case <-m.idle:
+		case <-ctx.Done():
+			return fmt.Errorf("shard: %d calls are still unanswered: %w", m.calls.Load(), ctx.Err())
+		}
+	}
+	return m.pool.drain(ctx)
+}
+
+// Close ends all goroutines and instances. Turns that still run are
+// interrupted; a commit under way ends, and nothing is committed afterwards.
+// Call Drain first to let turns end.
+func (m *Manager) Close() error {
+	m.draining.Store(true)
+	m.stop()
+	m.commit.close()
+	var out core.Output
+	for _, b := range m.boxes {
+		out.Reset()
+		b.mu.Lock()
+		b.core.Step(m.cfg.Now(), &core.Fenced{}, &out)
+		b.mu.Unlock()
+		m.answer(&out)
+		m.closeAll(&out)
+	}
+	m.pool.close()
+	m.wg.Wait()
+	return nil
+}
+
+// Shards describes the node's shards.
+func (m *Manager) Shards() []nola.ShardInfo {
+	list := make([]nola.ShardInfo, len(m.boxes))
+	for i, b := range m.boxes {
+		b.mu.Lock()
+		list[i] = b.core.Info()
+		b.mu.Unlock()
+	}
+	return list
+}
+
+func (m *Manager) boxOf(ref nola.ActorRef) *box {
+	return m.boxes[nola.ShardOf(ref, len(m.boxes))]
+}
+
+// newID makes an invocation id.
+func (m *Manager) newID() nola.InvocationID {
+	var tail [10]byte
+	binary.LittleEndian.PutUint64(tail[:], rand.Uint64())
+	binary.LittleEndian.PutUint16(tail[8:], uint16(rand.Uint32()))
+	return nola.MakeInvocationID(m.cfg.Now(), tail)
+}

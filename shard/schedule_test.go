@@ -1,0 +1,258 @@
+package shard_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/shard/core"
+)
+
+// wallClock is the real clock, moved by an offset: a clock that people set.
+type wallClock struct{ offset atomic.Int64 }
+
+func (c *wallClock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
+
+func (c *wallClock) jump(d time.Duration) { c.offset.Add(int64(d)) }
+
+func every(d time.Duration) nola.Spec { return nola.Spec{Interval: []nola.Interval{{Every: d}}} }
+
+func (w *world) schedule(id, target, op string, spec nola.Spec, policy nola.Policy) nola.ScheduleRef {
+	w.t.Helper()
+	s := nola.Schedule{Namespace: "default", ID: id, Incarnation: 1, Target: ref(target), Operation: op, Spec: spec, Policy: policy}
+	if _, err := w.m.CreateSchedule(context.Background(), s, ""); err != nil {
+		w.t.Fatal(err)
+	}
+	return nola.ScheduleRef{Target: ref(target), ID: id}
+}
+
+// accounted checks that every nominal time of an interval schedule from its
+// first to its last record has exactly one outcome, and answers how many fired.
+func (w *world) accounted(r nola.ScheduleRef, every time.Duration) (fired int) {
+	w.t.Helper()
+	reader := persistence.Reader{Store: w.store}
+	list, err := reader.Occurrences(nola.ShardOf(r.Target, w.store.Cluster().Shards), r.Target, r.Reminder, r.ID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	times := make(map[int64]int)
+	first, last := int64(0), int64(0)
+	for _, o := range list {
+		if o.Kind != nola.OccurrenceRegular {
+			continue
+		}
+		end := o.Last
+		if end.Before(o.Nominal) {
+			end = o.Nominal
+		}
+		for n := o.Nominal; !n.After(end); n = n.Add(every) {
+			ms := n.UnixMilli()
+			times[ms]++
+			if first == 0 || ms < first {
+				first = ms
+			}
+			last = max(last, ms)
+		}
+		if o.Outcome == nola.OutcomeFired {
+			fired++
+			if o.Started.Before(o.Nominal) {
+				w.t.Errorf("%s fired at %s, before its time %s", r.ID, o.Started, o.Nominal)
+			}
+		}
+	}
+	for ms := first; ms <= last; ms += every.Milliseconds() {
+		if times[ms] != 1 {
+			w.t.Errorf("%s: nominal time %s has %d outcomes, want 1", r.ID, time.UnixMilli(ms).UTC().Format(time.RFC3339Nano), times[ms])
+		}
+	}
+	return fired
+}
+
+// distinct checks that the target saw no nominal time twice, and answers how
+// many it saw.
+func (w *world) distinct(target string) int {
+	w.t.Helper()
+	seen := make(map[string]bool)
+	for _, x := range strings.Fields(w.must(target, "get", "log")) {
+		if seen[x] {
+			w.t.Errorf("%s saw nominal time %s twice", target, x)
+		}
+		seen[x] = true
+	}
+	return len(seen)
+}
+
+func TestScheduleFires(t *testing.T) {
+	w := newWorld(t, 4)
+	r := w.schedule("s", "a", "nominal", every(100*time.Millisecond), nola.Policy{})
+	eventually(t, "five firings", func() bool { return w.distinct("a") >= 5 })
+	info, err := w.m.GetSchedule(context.Background(), r)
+	if err != nil || info.Progress.Counters[nola.OutcomeFired].Count < 5 || len(info.Recent) == 0 || len(info.Next) == 0 {
+		t.Errorf("info %+v %v", info, err)
+	}
+	if err := w.m.DeleteSchedule(context.Background(), r, 0); err != nil {
+		t.Fatal(err)
+	}
+	n := w.distinct("a")
+	if _, err := w.m.GetSchedule(context.Background(), r); reason(err) != nola.ReasonScheduleNotFound {
+		t.Errorf("after delete: %v", err)
+	}
+	w.crash()
+	w.must("b", "wait150", "")
+	if got := w.distinct("a"); got != n {
+		t.Errorf("%d firings, %d when the delete was acknowledged", got, n)
+	}
+}
+
+func TestScheduleThroughCrashes(t *testing.T) {
+	const period = 100 * time.Millisecond
+	w := newWorld(t, 4)
+	all := nola.Policy{Catchup: nola.Catchup{Mode: nola.CatchupAll}}
+	allow := nola.Policy{Overlap: nola.OverlapAllowAll, Catchup: nola.Catchup{Mode: nola.CatchupAll}}
+	refs := []nola.ScheduleRef{
+		w.schedule("skip", "a", "nominal", every(period), nola.Policy{}),
+		w.schedule("all", "b", "nominal", every(period), all),
+		w.schedule("allow", "c", "nominal", every(period), allow),
+	}
+	w.must("d", "remind", "r|nominal|100")
+	refs = append(refs, nola.ScheduleRef{Target: ref("d"), ID: "r", Reminder: true})
+	for round := range 5 {
+		want := w.distinct("b") + 3
+		eventually(t, "three more firings", func() bool { return w.distinct("b") >= want })
+		_ = round
+		w.crash()
+	}
+	want := w.distinct("d") + 2
+	eventually(t, "firing goes on", func() bool { return w.distinct("d") >= want })
+	for _, r := range refs {
+		fired := w.accounted(r, period)
+		// Between the two reads it may fire: the target is ahead at most.
+		if seen := w.distinct(r.Target.ID); fired == 0 || seen < fired {
+			t.Errorf("%s: %d fired, %d seen by the target", r.ID, fired, seen)
+		}
+	}
+	if got := w.must("d", "unremind", "r"); got != "true" {
+		t.Errorf("cancel of the reminder: %s", got)
+	}
+}
+
+func TestRunningFiringSurvivesCrash(t *testing.T) {
+	w := newWorld(t, 4)
+	r := w.schedule("s", "a", "gated", every(100*time.Millisecond), nola.Policy{})
+	eventually(t, "a firing runs and the next are skipped", func() bool {
+		info, err := w.m.GetSchedule(context.Background(), r)
+		return err == nil && info.Progress.Counters[nola.OutcomeSkippedOverlap].Count >= 2
+	})
+	w.crash()
+	close(w.code.gate("firing"))
+	eventually(t, "it fires after the crash", func() bool { return w.distinct("a") >= 2 })
+	w.accounted(r, 100*time.Millisecond)
+}
+
+func TestClockJumps(t *testing.T) {
+	var clock wallClock
+	w := newWorld(t, 4, func(w *world) { w.cfg.Now = clock.now })
+	r := w.schedule("s", "a", "nominal", every(100*time.Millisecond), nola.Policy{})
+	w.must("b", "timer", "half|inc|1800000")
+	w.must("b", "timer", "two|inc|7200000")
+	key := nola.Key{Session: nola.SessionID{5}, Seq: 1, FirstAttempt: clock.now()}
+	if _, err := w.keyed("k", "inc", "", key); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it fires", func() bool { return w.distinct("a") >= 3 })
+	clock.jump(time.Hour)
+	eventually(t, "the timer of half an hour fires", func() bool { return w.must("b", "get", "") == "1" })
+	n := w.distinct("a")
+	eventually(t, "it goes on after the jump", func() bool { return w.distinct("a") >= n+3 })
+	clock.jump(-time.Hour)
+	if got := w.must("b", "get", ""); got != "1" {
+		t.Errorf("after the jump back %s timers have fired, want 1", got)
+	}
+	if res, err := w.keyed("k", "inc", "", key); err == nil && !res.Replayed || err != nil && reason(err) != nola.ReasonKeyExpired {
+		t.Errorf("the keyed call after the jumps: %+v %v, it must not run again", res, err)
+	}
+	w.crash()
+	w.distinct("a")
+	w.accounted(r, 100*time.Millisecond)
+	clock.jump(time.Hour)
+	n = w.distinct("a")
+	eventually(t, "it goes on when time has caught up", func() bool { return w.distinct("a") >= n+3 })
+	w.accounted(r, 100*time.Millisecond)
+}
+
+func TestTriggerAndPause(t *testing.T) {
+	w := newWorld(t, 4)
+	ctx := context.Background()
+	r := w.schedule("s", "a", "nominal", every(time.Hour), nola.Policy{})
+	for range 2 {
+		if _, err := w.m.TriggerSchedule(ctx, r, "req-1", 0, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the trigger fires", func() bool { return w.distinct("a") == 1 })
+	paused := true
+	info, err := w.m.UpdateSchedule(ctx, r, nola.ScheduleChange{ETag: 1, Paused: &paused})
+	if err != nil || !info.Schedule.Paused || len(info.Next) != 0 {
+		t.Errorf("pause: %+v %v", info, err)
+	}
+	if _, err := w.m.UpdateSchedule(ctx, r, nola.ScheduleChange{ETag: 1, Paused: &paused}); reason(err) != nola.ReasonETagMismatch {
+		t.Errorf("stale etag: %v", err)
+	}
+	bad := nola.Spec{Cron: []nola.Cron{{Expression: "99 * * * *"}}}
+	if _, err := w.m.UpdateSchedule(ctx, r, nola.ScheduleChange{Spec: &bad}); reason(err) != nola.ReasonInvalidSpec {
+		t.Errorf("bad spec: %v", err)
+	}
+	if err := w.m.DeleteActor(ctx, ref("a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.m.GetSchedule(ctx, r); reason(err) != nola.ReasonScheduleNotFound {
+		t.Errorf("schedule of a deleted actor: %v", err)
+	}
+}
+
+func TestFailingFiring(t *testing.T) {
+	w := newWorld(t, 1, func(w *world) { w.cfg.Limits = core.Limits{BackoffMin: time.Millisecond} })
+	ctx := context.Background()
+	at := []time.Time{time.Now().Add(50 * time.Millisecond)}
+	r := w.schedule("trap", "a", "trap", nola.Spec{At: at}, nola.Policy{})
+	f := w.schedule("fail", "a", "fail", nola.Spec{At: at}, nola.Policy{})
+	for _, x := range []struct {
+		ref      nola.ScheduleRef
+		attempts int
+	}{{r, 5}, {f, 1}} {
+		var o nola.Occurrence
+		eventually(t, "the firing ends", func() bool {
+			info, err := w.m.GetSchedule(ctx, x.ref)
+			if err != nil || len(info.Recent) == 0 {
+				return false
+			}
+			o = info.Recent[0]
+			return true
+		})
+		if o.Outcome != nola.OutcomeFired || o.OK || o.Attempts != x.attempts || o.Error == "" {
+			t.Errorf("%s: %+v, want a failed firing after %d attempts", x.ref.ID, o, x.attempts)
+		}
+	}
+	if got := w.must("a", "get", ""); got != "" {
+		t.Errorf("n = %q: a failed firing leaves nothing", got)
+	}
+}
+
+func TestManyTimersAtOnce(t *testing.T) {
+	const n = 2000
+	w := newWorld(t, 8)
+	due := time.Now().Add(200 * time.Millisecond)
+	for i := range n {
+		if _, err := w.m.Cast(context.Background(), &nola.Invocation{Target: ref(fmt.Sprint(i % 100)), Operation: "inc"}, due); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 100 {
+		eventually(t, "all arrive", func() bool { return w.must(fmt.Sprint(i), "get", "") == fmt.Sprint(n/100) })
+	}
+}

@@ -1,0 +1,270 @@
+package wasmhost
+
+// What the meter weighs.
+const (
+	instructionsPerStep = 256 // of a function's or a loop's body
+	localsPerFrame      = 32  // a frame with so many locals counts twice
+	bytesPerStep        = 64  // moved by a bulk operation
+	elementsPerStep     = 8   // the same in tables
+)
+
+// edit is a change to the body of a function at one place.
+type edit struct {
+	at, end int // the bytes it replaces; none for an insertion
+	kind    editKind
+	value   uint64
+}
+
+type editKind uint8
+
+const (
+	editCharge editKind = iota // insert: take value steps
+	editBulk                   // insert: take as many steps as the top of the stack says, shifted right by value
+	editCall                   // replace the operand: the function, one further
+	editReturn                 // replace: a branch by value labels, out of the body
+)
+
+// body is what is known of a function after its instructions were read.
+type body struct {
+	view
+	locals       uint32 // with parameters
+	groups       int    // of declared locals
+	groupsAt     int    // where they begin
+	codeAt       int    // where instructions begin
+	instructions int
+	edits        []edit
+	calls        bool // it calls functions, so its depth counts
+	bulk         bool // it needs a local to charge for bulk operations
+}
+
+// block is an open block, loop or if.
+type block struct {
+	loop  int // 1 + the number of the edit that charges its iterations, 0 if it is none
+	start int // instructions before it
+}
+
+// scan reads the body of a function and notes what the meter has to change. It
+// refuses what is not WebAssembly 2.0 without threads, and every operand that
+// could come to mean something else by what the meter adds: types, globals,
+// locals, labels.
+func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b body, _ []block, err error) {
+	r := newReader(code, "code")
+	b = body{view: code, edits: edits[:0]}
+	b.locals = uint32(len(m.types[m.functions[index]].params))
+	b.groups = r.count("groups of locals", functionLocalsMax)
+	b.groupsAt = r.at
+	for range b.groups {
+		n := r.u32()
+		r.valueType()
+		if r.err == nil && int64(n)+int64(b.locals) > functionLocalsMax {
+			r.fail("function %d has more than %d parameters and locals", m.imports+index, functionLocalsMax)
+		}
+		if r.err != nil {
+			return b, blocks, r.err
+		}
+		b.locals += n
+	}
+	b.codeAt = r.at
+
+	blocks = append(blocks[:0], block{})
+	opened := 1
+	for len(blocks) > 0 {
+		start := r.at
+		op := r.u8()
+		if r.err != nil {
+			return b, blocks, r.err
+		}
+		b.instructions++
+		switch {
+		case op == 0x0b: // end
+			last := blocks[len(blocks)-1]
+			blocks = blocks[:len(blocks)-1]
+			if last.loop > 0 {
+				b.edits[last.loop-1].value = weigh(b.instructions - last.start)
+			}
+		case op == 0x02, op == 0x03, op == 0x04: // block, loop, if
+			m.blockType(r)
+			next := block{start: b.instructions}
+			if op == 0x03 {
+				b.edits = append(b.edits, edit{at: r.at, end: r.at, kind: editCharge})
+				next.loop = len(b.edits)
+			}
+			if len(blocks) > functionNestingMax {
+				r.fail("blocks are nested deeper than %d", functionNestingMax)
+			}
+			opened++
+			blocks = append(blocks, next)
+		case op == 0x0c, op == 0x0d: // br, br_if
+			r.label(len(blocks))
+		case op == 0x0e: // br_table
+			for range r.count("labels", functionBytesMax) + 1 {
+				r.label(len(blocks))
+			}
+		case op == 0x0f: // return
+			b.edits = append(b.edits, edit{at: start, end: r.at, kind: editReturn, value: uint64(len(blocks) - 1)})
+		case op == 0x10, op == 0xd2: // call, ref.func
+			at := r.at
+			f := r.u32()
+			b.calls = b.calls || op == 0x10
+			if int64(f) >= int64(m.imports) {
+				b.edits = append(b.edits, edit{at: at, end: r.at, kind: editCall, value: uint64(f) + 1})
+			}
+		case op == 0x11: // call_indirect
+			m.typeAt(r, r.u32())
+			r.u32()
+			b.calls = true
+		case op >= 0x20 && op <= 0x22: // local.get, local.set, local.tee
+			if n := r.u32(); r.err == nil && n >= b.locals {
+				r.fail("local %d does not exist, function %d has %d", n, m.imports+index, b.locals)
+			}
+		case op == 0x23, op == 0x24: // global.get, global.set
+			m.global(r)
+		case op == 0xfc:
+			at := start
+			sub := r.u32()
+			switch {
+			case sub <= 7: // saturating truncations
+			case sub == 8, sub == 10, sub == 12, sub == 14: // memory.init, memory.copy, table.init, table.copy
+				r.u32()
+				r.u32()
+			case sub <= 17: // data.drop, memory.fill, elem.drop, table.grow, table.size, table.fill
+				r.u32()
+			default:
+				r.unknown(at, "0xfc %d", sub)
+			}
+			switch sub {
+			case 8, 9, 12, 13, 14, 15, 17: // memory.init, data.drop, table.init, elem.drop, table.copy, table.grow, table.fill
+				m.lasting = true
+			}
+			shift := uint64(0)
+			switch sub {
+			case 8, 10, 11:
+				shift = bitsOf(bytesPerStep)
+			case 12, 14, 17:
+				shift = bitsOf(elementsPerStep)
+			}
+			if shift > 0 {
+				b.bulk = true
+				b.edits = append(b.edits, edit{at: at, end: at, kind: editBulk, value: shift})
+			}
+		case op == 0xfd:
+			r.vector(start)
+		default:
+			m.lasting = m.lasting || op == 0x26 // table.set
+			r.plain(start, op)
+		}
+		if r.err != nil {
+			return b, blocks, r.err
+		}
+	}
+	r.end()
+	if r.err == nil && int64(opened)*int64(b.locals) > functionVariablesMax {
+		r.fail("function %d has %d locals and %d blocks, their product may be %d at most", m.imports+index, b.locals, opened, functionVariablesMax)
+	}
+	if r.err != nil {
+		return b, blocks, r.err
+	}
+	return b, blocks, nil
+}
+
+func weigh(instructions int) uint64 { return 1 + uint64(instructions)/instructionsPerStep }
+
+func bitsOf(powerOfTwo uint64) uint64 {
+	n := uint64(0)
+	for powerOfTwo > 1 {
+		powerOfTwo >>= 1
+		n++
+	}
+	return n
+}
+
+func (r *reader) valueType() byte {
+	t := r.u8()
+	if r.err == nil && (t < typeV128 || t > typeI32) && t != typeFuncref && t != typeExtern {
+		r.fail("value type %#x is not known in WebAssembly 2.0", t)
+	}
+	return t
+}
+
+func (m *parsed) blockType(r *reader) {
+	if r.at < len(r.b) && r.b[r.at] == 0x40 {
+		r.at++
+		return
+	}
+	if r.at < len(r.b) && r.b[r.at]&0xc0 == 0x40 {
+		r.valueType()
+		return
+	}
+	if t := r.signed(33); r.err == nil && (t < 0 || t >= int64(len(m.types))) {
+		r.fail("block type %d does not exist, there are %d types", t, len(m.types))
+	}
+}
+
+func (m *parsed) global(r *reader) {
+	if n := r.u32(); r.err == nil && int64(n) >= int64(m.globals) {
+		r.fail("global %d does not exist, there are %d", n, m.globals)
+	}
+}
+
+func (r *reader) label(open int) {
+	if n := r.u32(); r.err == nil && int64(n) >= int64(open) {
+		r.fail("a branch out of %d blocks, %d are open", int64(n)+1, open)
+	}
+}
+
+func (r *reader) unknown(at int, format string, args ...any) {
+	r.at = at
+	args = append(append([]any{}, args...), "not an instruction of WebAssembly 2.0 (threads, tail calls, exceptions and garbage collection are not supported)")
+	r.fail("instruction "+format+": %s", args...)
+}
+
+// plain skips the operands of an instruction that needs no attention.
+func (r *reader) plain(at int, op byte) {
+	switch {
+	case op <= 0x01, op == 0x05, op == 0x1a, op == 0x1b: // unreachable, nop, else, drop, select
+	case op == 0x1c: // select with types
+		r.valueTypes("types")
+	case op == 0x25, op == 0x26: // table.get, table.set
+		r.u32()
+	case op >= 0x28 && op <= 0x3e: // loads and stores
+		r.u32()
+		r.u32()
+	case op == 0x3f, op == 0x40: // memory.size, memory.grow
+		r.u8()
+	case op == 0x41:
+		r.signed(32)
+	case op == 0x42:
+		r.signed(64)
+	case op == 0x43:
+		r.take(4)
+	case op == 0x44:
+		r.take(8)
+	case op >= 0x45 && op <= 0xc4: // comparisons, arithmetic, conversions
+	case op == 0xd0: // ref.null
+		r.valueType()
+	case op == 0xd1: // ref.is_null
+	default:
+		r.unknown(at, "%#02x", op)
+	}
+}
+
+// vector skips the operands of a SIMD instruction.
+func (r *reader) vector(at int) {
+	switch sub := r.u32(); {
+	case r.err != nil:
+	case sub <= 11, sub == 92, sub == 93: // loads and stores
+		r.u32()
+		r.u32()
+	case sub == 12, sub == 13: // v128.const, i8x16.shuffle
+		r.take(16)
+	case sub >= 21 && sub <= 34: // lanes
+		r.u8()
+	case sub >= 84 && sub <= 91: // lanes in memory
+		r.u32()
+		r.u32()
+		r.u8()
+	case sub <= 255:
+	default:
+		r.unknown(at, "0xfd %d", sub)
+	}
+}

@@ -1,0 +1,287 @@
+package wasmhost_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/wasmhost"
+)
+
+// hostile is a module of testdata/hostile and what must come of it; see
+// tools/hostile.
+type hostile struct {
+	Name, File, At, Reason, Limit, Text string
+	Steps                               uint64
+	HostCalls                           int
+}
+
+func hostileCorpus(t testing.TB) []hostile {
+	t.Helper()
+	var corpus []hostile
+	if err := json.Unmarshal(readFile(t, "../testdata/hostile/corpus.json"), &corpus); err != nil {
+		t.Fatal(err)
+	}
+	return corpus
+}
+
+func (h hostile) code(t testing.TB) []byte {
+	t.Helper()
+	code := readFile(t, "../testdata/hostile/"+h.File)
+	if !strings.HasSuffix(h.File, ".gz") {
+		return code
+	}
+	r, err := gzip.NewReader(bytes.NewReader(code))
+	if err == nil {
+		code, err = io.ReadAll(r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+// check compares an error with the one that must come.
+func (h hostile) check(t *testing.T, err error) {
+	t.Helper()
+	if h.Reason == "" {
+		if err != nil {
+			t.Errorf("it ended with %v, want an answer", err)
+		}
+		return
+	}
+	if err == nil {
+		t.Fatalf("it succeeded, want %s", h.Reason)
+	}
+	if reason, limit := reasonOf(t, err); string(reason) != h.Reason || limit != h.Limit || !strings.Contains(err.Error(), h.Text) {
+		t.Errorf("it ended with %s, limit %q: %v\nwant %s, limit %q, a text with %q", reason, limit, err, h.Reason, h.Limit, h.Text)
+	}
+}
+
+// What the corpus is held to.
+const (
+	hostileDeadline = 100 * time.Millisecond
+	// hostileOverrun is how long after its deadline a turn may end.
+	hostileOverrun = 50 * time.Millisecond * hostSlowdown
+	hostileTries   = 5
+	// hostileHeapMax is how much memory a misdeed may cost beyond what was there.
+	hostileHeapMax = 256 << 20
+)
+
+// TestHostileCorpus demands of each module that it ends where and as it must,
+// in time, and that what comes next works.
+func TestHostileCorpus(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{})
+	neighbour := instantiate(t, prepare(t, r, smallGuest(t), nola.Manifest{}))
+	self := nola.ActorRef{Namespace: "default", Type: "test", ID: "a"}
+	for _, h := range hostileCorpus(t) {
+		t.Run(h.Name, func(t *testing.T) {
+			defer func() {
+				if got := mustInvoke(t, neighbour, newWorld(), "echo", "still here"); got != "still here" {
+					t.Errorf("the neighbour answers %q", got)
+				}
+			}()
+			m, err := r.Prepare(context.Background(), h.code(t), nola.Manifest{Limits: nola.Limits{Steps: h.Steps, HostCalls: h.HostCalls}})
+			if h.At == "push" {
+				h.check(t, err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			i, err := m.Instantiate(self)
+			if h.At == "start" {
+				h.check(t, err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer i.Close()
+			if got := mustInvoke(t, i, newWorld(), "op", ""); got != "ok" {
+				t.Errorf("before the misdeed it answers %q", got)
+			}
+			h.check(t, h.misbehave(t, m))
+			next := instantiate(t, m)
+			if got := mustInvoke(t, next, newWorld(), "op", ""); got != "ok" {
+				t.Errorf("after the misdeed it answers %q", got)
+			}
+		})
+	}
+}
+
+// misbehave runs the misdeed and demands that it ends in time and takes no more
+// memory than it may. A turn that others kept from its processor gets further
+// tries: what the host itself allows shows in the best of them.
+func (h hostile) misbehave(t *testing.T, m nola.Module) (err error) {
+	t.Helper()
+	limit := 10 * time.Second // for what ends by another limit
+	if h.Reason == string(nola.ReasonDeadlineExceeded) {
+		limit = hostileDeadline
+	}
+	best := time.Duration(math.MaxInt64)
+	for range hostileTries {
+		i := instantiate(t, m)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		_, err = i.Invoke(&nola.Turn{Operation: "op", Payload: bytes.Repeat([]byte("p"), 64<<10), Deadline: start.Add(limit)}, newWorld())
+		best = min(best, time.Since(start)-limit)
+		runtime.ReadMemStats(&after)
+		if more := int64(after.HeapSys) - int64(before.HeapSys); more > hostileHeapMax {
+			t.Errorf("it took %d MiB of memory", more>>20)
+		}
+		if best <= hostileOverrun {
+			return err
+		}
+	}
+	t.Errorf("it outlived its deadline by %s, at most %s are allowed", best, hostileOverrun)
+	return err
+}
+
+// TestLongTurnRests has a turn of many steps run alone, which must cost it
+// nothing, and beside short ones, for which it must rest.
+func TestLongTurnRests(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{})
+	var long, short nola.Module
+	for _, h := range hostileCorpus(t) {
+		if h.Name == "loop-to-deadline" {
+			long = prepare(t, r, h.code(t), nola.Manifest{Limits: nola.Limits{Steps: 20_000_000}})
+			short = prepare(t, r, h.code(t), nola.Manifest{Limits: nola.Limits{Steps: 1}})
+		}
+	}
+	spin := func(m nola.Module) {
+		i, err := m.Instantiate(nola.ActorRef{Namespace: "n", Type: "t", ID: "i"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer i.Close()
+		if _, err := i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p")}, newWorld()); !errors.Is(err, &nola.Error{Reason: nola.ReasonCPUBudget}) {
+			t.Fatalf("the turn ended with %v", err)
+		}
+	}
+	spin(long)
+	if rests := r.Stats().Rests; rests != 0 {
+		t.Errorf("alone, the turn rested %d times", rests)
+	}
+	const tries = 100
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; n < tries && r.Stats().Rests == 0; n++ {
+			i, err := long.Instantiate(nola.ActorRef{Namespace: "n", Type: "t", ID: "i"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p")}, newWorld())
+			i.Close()
+		}
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+			spin(short)
+		}
+	}
+	if r.Stats().Rests == 0 {
+		t.Errorf("beside others, %d long turns never rested", tries)
+	}
+}
+
+// TestInitialisersRestForNobody has initialisers of more than a slice run behind
+// a turn that is over. Nobody begins meanwhile, so there is nobody to rest for.
+func TestInitialisersRestForNobody(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{})
+	m, err := r.PrepareWhole(t.Context(), kitchen(t), nola.Manifest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for range 2 {
+		i := instantiate(t, m)
+		mustInvoke(t, i, newWorld(), "echo", "x")
+		i.Close()
+	}
+	if rests := r.Stats().Rests; rests != 0 {
+		t.Errorf("with nobody else at work, %d rests", rests)
+	}
+}
+
+// TestThirdGuestGetsItsShare spins two guests on two processors and counts the
+// steps of a third beside theirs.
+func TestThirdGuestGetsItsShare(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	const (
+		turns      = 50
+		shareOf    = 8 // the third gets at least this part of what a spinning one gets
+		turnBudget = 2_000_000
+	)
+	r := newRuntime(t, wasmhost.Config{})
+	var code []byte
+	for _, h := range hostileCorpus(t) {
+		if h.Name == "loop-to-deadline" {
+			code = h.code(t)
+		}
+	}
+	endless := prepare(t, r, code, nola.Manifest{Limits: nola.Limits{Steps: 1 << 62}})
+	bounded := prepare(t, r, code, nola.Manifest{Limits: nola.Limits{Steps: turnBudget}})
+	enough := nola.Errorf(nola.ReasonCanceled, "enough")
+	spin := func(i nola.Instance) (uint64, error) {
+		turn := &nola.Turn{Operation: "op", Payload: []byte("p")}
+		_, err := i.Invoke(turn, newWorld())
+		return turn.Steps, err
+	}
+	type end struct {
+		steps uint64
+		err   error
+	}
+	ends := make(chan end, 2)
+	var spinners []nola.Instance
+	for range cap(ends) {
+		i := instantiate(t, endless)
+		spinners = append(spinners, i)
+		go func() {
+			steps, err := spin(i)
+			ends <- end{steps, err}
+		}()
+	}
+	third := uint64(0)
+	for range turns {
+		steps, err := spin(instantiate(t, bounded))
+		if reason, limit := reasonOf(t, err); reason != nola.ReasonCPUBudget || limit != "steps" {
+			t.Errorf("the third ended with %v", err)
+		}
+		third += steps
+	}
+	for n := 0; n < len(spinners); {
+		for _, i := range spinners {
+			i.Interrupt(enough) // until it is heard: a turn may not have begun
+		}
+		select {
+		case e := <-ends:
+			n++
+			t.Logf("the third took %d steps, a spinning guest %d", third, e.steps)
+			if e.err != enough {
+				t.Errorf("a spinning guest ended with %v", e.err)
+			}
+			if third < e.steps/shareOf {
+				t.Errorf("the third took %d steps beside %d of a spinning guest, want a part of 1/%d at least", third, e.steps, shareOf)
+			}
+		default:
+			runtime.Gosched()
+		}
+	}
+}

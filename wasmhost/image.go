@@ -1,0 +1,211 @@
+package wasmhost
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+
+	"github.com/nolaproject/nola"
+)
+
+// image is what an instance of a module holds once its initialisers have run.
+// It depends on nothing but the module's bytes and its limits.
+type image struct {
+	bytes      []byte
+	view       *imageView // where bytes lie, if the system has views
+	globals    []uint64   // as in the layout
+	depth      uint64
+	monotonic  int64 // how far the guest saw its clock go
+	generators []int // where random number generators stand, see findGenerators
+}
+
+func (i *image) close() {
+	if i.view != nil {
+		i.view.close()
+	}
+}
+
+// errNoRoom says that the memory could not be made as large as the image.
+var errNoRoom = errors.New("no room for the image")
+
+// makeImage runs the initialisers of c, once for all instances. It answers nil
+// without an error for a module that fails there: then every instance runs them
+// itself, and says why.
+func (r *Runtime) makeImage(c *compiled) (*image, error) {
+	made, err := r.runInitialisers(c, c.key.digest)
+	if err != nil || made == nil {
+		return nil, err
+	}
+	if found := findGenerators(made.bytes); len(found) > 0 {
+		// Those that the module seeded with constants of its own keep them.
+		other, err := r.runInitialisers(c, sha256.Sum256(c.key.digest[:]))
+		if err != nil {
+			return nil, err
+		}
+		for _, at := range found {
+			if other == nil || len(other.bytes) != len(made.bytes) || !bytes.Equal(generatorSeed(other.bytes, at), generatorSeed(made.bytes, at)) {
+				made.generators = append(made.generators, at)
+			}
+		}
+	}
+	if !r.config.HeapMemory {
+		if made.view = newImageView(made.bytes); made.view != nil {
+			made.bytes = made.view.bytes
+		}
+	}
+	return made, nil
+}
+
+// runInitialisers makes an image with a random stream of seed.
+func (r *Runtime) runInitialisers(c *compiled, seed [32]byte) (*image, error) {
+	manifest := nola.Manifest{}.WithDefaults()
+	i := &instance{module: &module{runtime: r, compiled: c, manifest: manifest}}
+	s, err := r.newSlot(c)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	t := &s.turn
+	t.beginInit(i)
+	t.random = rand.NewChaCha8(seed)
+	err = func() error {
+		if err := s.instantiate(); err != nil {
+			return err
+		}
+		mem := s.engine.Memory()
+		for _, d := range c.layout.data {
+			if !mem.Write(d.at, d.bytes) {
+				return errNoRoom
+			}
+		}
+		if c.layout.hasStart {
+			if err := s.engine.ExportedFunction(startExport).CallWithStack(t, nil); err != nil {
+				return err
+			}
+		}
+		return s.initialise()
+	}()
+	monotonic, crowded := t.clock.monotonic, s.memory.crowded
+	t.finish()
+	switch {
+	case crowded:
+		return nil, r.overloaded(int64(c.shape.memory.min) * pageBytes)
+	case err != nil:
+		r.config.Logger.Info("the module's initialisers failed, each instance will run them", "error", err)
+		return nil, nil
+	}
+	made := &image{bytes: bytes.Clone(s.memory.bytes), monotonic: monotonic, globals: make([]uint64, len(s.globals))}
+	for n, g := range s.globals {
+		made.globals[n] = g.Get()
+	}
+	made.depth = uint64(c.key.depth) // whatever _start left open
+	return made, nil
+}
+
+// initialise runs what a guest exports for it, in the order in which the guest
+// SDKs rely on it.
+func (s *slot) initialise() error {
+	t := &s.turn
+	for _, name := range []string{exportStart, exportInitialize, exportInit} {
+		f := s.engine.ExportedFunction(name)
+		if f == nil {
+			continue
+		}
+		if err := f.CallWithStack(t, nil); err != nil {
+			if name == exportStart && t.exited && t.exitCode == 0 {
+				t.ended, t.exited = nil, false
+				continue
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// start makes the engine's part of a slot that has no image, for i: it runs the
+// module's initialisers.
+func (s *slot) start(i *instance) error {
+	t := &s.turn
+	t.beginInit(i)
+	err := s.instantiate()
+	if err == nil {
+		err = s.initialise()
+	}
+	if err == nil {
+		s.call = s.engine.ExportedFunction(exportCall)
+	} else {
+		err = t.classify(err)
+	}
+	t.finish()
+	return err
+}
+
+// Go's runtime draws random numbers from ChaCha8 generators, which it seeds from
+// the host when the program begins: in an image, they are seeded already, and
+// all actors of a module would draw the same numbers. Go has no way to seed them
+// again, so the host does, when an activation begins. A generator in memory
+// proves itself: it holds its seed, a position, and the block of numbers that
+// follows from both.
+//
+//	buffer [32]uint64; seed [4]uint64; next, numbers, counter uint32
+const (
+	generatorBlock   = 32 // numbers
+	generatorSeedAt  = 8 * generatorBlock
+	generatorSeedLen = 32
+	generatorNextAt  = generatorSeedAt + generatorSeedLen
+	generatorBytes   = generatorNextAt + 3*4
+	generatorStep    = 4  // of the counter
+	generatorLast    = 12 // counter of the block whose last four numbers are the next seed
+)
+
+// findGenerators returns where generators stand in memory.
+func findGenerators(memory []byte) (found []int) {
+	for at := 0; at+generatorBytes <= len(memory); at += 8 {
+		head := memory[at+generatorNextAt : at+generatorBytes]
+		next, numbers, counter := binary.LittleEndian.Uint32(head), binary.LittleEndian.Uint32(head[4:]), binary.LittleEndian.Uint32(head[8:])
+		want := uint32(generatorBlock)
+		if counter == generatorLast {
+			want -= generatorSeedLen / 8
+		}
+		if numbers != want || next > numbers || counter > generatorLast || counter%generatorStep != 0 {
+			continue
+		}
+		if provesGenerator(memory[at:at+generatorNextAt], numbers, counter) {
+			found = append(found, at)
+		}
+	}
+	return found
+}
+
+func generatorSeed(memory []byte, at int) []byte {
+	return memory[at+generatorSeedAt : at+generatorNextAt]
+}
+
+func provesGenerator(b []byte, numbers, counter uint32) bool {
+	g := rand.NewChaCha8([generatorSeedLen]byte(b[generatorSeedAt:]))
+	for range counter / generatorStep * generatorBlock {
+		g.Uint64()
+	}
+	for n := range numbers {
+		if g.Uint64() != binary.LittleEndian.Uint64(b[8*n:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// seedGenerators gives every generator of the image a seed of its own: it is
+// left where the generator will look for it, before the next number it draws.
+func seedGenerators(memory []byte, at []int, seed [32]byte) {
+	seeds := rand.NewChaCha8(seed)
+	const used = generatorBlock - generatorSeedLen/8
+	for _, g := range at {
+		_, _ = seeds.Read(memory[g+8*used : g+generatorSeedAt]) // never fails
+		head := memory[g+generatorNextAt : g+generatorBytes]
+		binary.LittleEndian.PutUint32(head, used)
+		binary.LittleEndian.PutUint32(head[4:], used)
+		binary.LittleEndian.PutUint32(head[8:], generatorLast)
+	}
+}

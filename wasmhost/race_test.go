@@ -1,0 +1,8 @@
+//go:build race
+
+package wasmhost_test
+
+// hostSlowdown is how much slower than in production the host's own work is:
+// the race detector watches each of its reads and writes. Parsing one large
+// request then takes longer than a turn may outlive its deadline.
+const hostSlowdown = 10

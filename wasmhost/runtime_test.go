@@ -1,0 +1,116 @@
+package wasmhost_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/wasmhost"
+)
+
+// TestConcurrentPrepare prepares, runs and closes the same and other code from
+// many goroutines.
+func TestConcurrentPrepare(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{CompileConcurrency: 2})
+	self := nola.ActorRef{Namespace: "default", Type: "test", ID: "a"}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for range 10 {
+				m, err := r.Prepare(context.Background(), smallGuest(t), nola.Manifest{Limits: nola.Limits{CallDepth: 100 + g%2}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				i, err := m.Instantiate(self)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := invoke(i, newWorld(), "inc", "7"); got != "7" || err != nil {
+					t.Errorf("inc = %q, %v", got, err)
+				}
+				i.Close()
+				if err := errors.Join(m.Close(), m.Close()); err != nil { // the second does nothing
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestPrepareEndsInTime(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{CompileTimeout: time.Nanosecond})
+	_, err := r.Prepare(context.Background(), smallGuest(t), nola.Manifest{})
+	if reason, limit := reasonOf(t, err); reason != nola.ReasonDeadlineExceeded || limit != "compile_timeout" {
+		t.Errorf("got %s %q: %v", reason, limit, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = newRuntime(t, wasmhost.Config{}).Prepare(ctx, smallGuest(t), nola.Manifest{})
+	if reason, _ := reasonOf(t, err); reason != nola.ReasonCanceled {
+		t.Errorf("canceled: %s %v", reason, err)
+	}
+}
+
+// TestCache keeps compiled code on disk, and survives what may happen to it
+// there.
+func TestCache(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "compiled")
+	run := func() {
+		t.Helper()
+		r := newRuntime(t, wasmhost.Config{CacheDir: dir})
+		i := instantiate(t, prepare(t, r, smallGuest(t), nola.Manifest{}))
+		if got := mustInvoke(t, i, newWorld(), "inc", "3"); got != "3" {
+			t.Errorf("inc = %q", got)
+		}
+	}
+	files := func() (found []string) {
+		_ = filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+			if err == nil && info.Mode().IsRegular() {
+				found = append(found, path)
+			}
+			return err
+		})
+		return found
+	}
+	run()
+	if len(files()) != 1 {
+		t.Fatalf("the cache holds %q", files())
+	}
+	run()
+	for name, damage := range map[string]func([]byte) []byte{
+		"cut":     func(b []byte) []byte { return b[:len(b)/2] },
+		"empty":   func([]byte) []byte { return nil },
+		"flipped": func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+	} {
+		b := readFile(t, files()[0])
+		if err := os.WriteFile(files()[0], damage(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(*testing.T) { run() })
+	}
+
+	// The directory goes away under the runtime: nothing can be written.
+	r := newRuntime(t, wasmhost.Config{CacheDir: dir})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustInvoke(t, instantiate(t, prepare(t, r, smallGuest(t), nola.Manifest{})), newWorld(), "inc", "3"); got != "3" {
+		t.Errorf("inc = %q", got)
+	}
+
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wasmhost.New(context.Background(), wasmhost.Config{CacheDir: file}); err == nil {
+		t.Error("a file was taken as the cache's directory")
+	}
+}

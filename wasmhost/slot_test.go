@@ -1,0 +1,320 @@
+package wasmhost_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/wasmhost"
+)
+
+// memories are the two ways to keep and reset guest memory.
+var memories = map[string]wasmhost.Config{"views": {}, "heap": {HeapMemory: true}}
+
+// hoarder is a guest that keeps what it is sent: it answers the first 8 KiB of
+// its memory as the turn found it, with a global at 8, and then writes the
+// payload to two places and its first word to the global.
+func hoarder() []byte {
+	return guestOf([][]byte{importOf("wapc", "__guest_request", typeI32s), importOf("wapc", "__guest_response", typeI32s)}, []byte{
+		0x41, 8, 0x23, 0, 0x37, 3, 0, // i64.store 8 (global 0)
+		0x41, 0, 0x41, 0x80, 0xc0, 0, 0x10, 1, // response 0, 8192
+		0x41, 0x80, 0xe0, 0, 0x41, 0xc0, 0, 0x10, 0, // request 12288, 64
+		0x41, 0x88, 0x27, 0x41, 0xc0, 0, 0x41, 32, 0xfc, 10, 0, 0, // memory.copy 5000, 64, 32
+		0x41, 0xc0, 0, 0x29, 3, 0, 0x24, 0, // global = i64.load 64
+		0x41, 1,
+	}).with(6, vector([]byte{0x7e, 1, 0x42, 7, 0x0b})).bytes()
+}
+
+// hoarded is what a hoarder answers that was sent payload before, or nothing.
+func hoarded(payload []byte) []byte {
+	want := make([]byte, 8192)
+	want[8] = 7
+	if payload != nil {
+		copy(want[8:16], payload)
+		copy(want[64:], payload)
+		copy(want[5000:], payload)
+	}
+	return want
+}
+
+// TestConcurrentCanary has actors of one module write marks of their own into
+// memory and globals, over and over in each other's slots, and demands that
+// none ever sees another's.
+func TestConcurrentCanary(t *testing.T) {
+	turns := 40_000
+	if os.Getenv("NOLA_SLOW") != "" {
+		turns = 10_000_000 / hostSlowdown
+	}
+	for name, config := range memories {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t, config)
+			m := prepare(t, r, hoarder(), nola.Manifest{})
+			const actors = 4
+			var wg sync.WaitGroup
+			for a := range actors {
+				wg.Go(func() {
+					random := rand.New(rand.NewPCG(1, uint64(a)))
+					self := nola.ActorRef{Namespace: "default", Type: "test", ID: strconv.Itoa(a)}
+					w := newWorld()
+					mark := make([]byte, 32)
+					turn := &nola.Turn{Operation: "mark" + self.ID, Payload: mark}
+					for n := 0; n < turns/actors; {
+						i, err := m.Instantiate(self)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						var before []byte
+						for range 1 + random.IntN(3) {
+							for at := range mark {
+								mark[at] = byte(random.Uint32())
+							}
+							reply, err := i.Invoke(turn, w)
+							if err != nil || !bytes.Equal(reply, hoarded(before)) {
+								t.Errorf("actor %d, turn %d: %v; the memory is not as its own turns left it", a, n, err)
+								i.Close()
+								return
+							}
+							before = append(before[:0], mark...)
+							n++
+						}
+						i.Close()
+					}
+				})
+			}
+			wg.Wait()
+			if s := r.Stats(); s.SlotsReused < uint64(turns/8) || s.SlotsMade > 2*actors {
+				t.Errorf("slots were not used again: %+v", s)
+			}
+		})
+	}
+}
+
+// TestSlotsAreReset takes guests through whole lives in slots that others have
+// used, and demands what instances of their own answer.
+func TestSlotsAreReset(t *testing.T) {
+	calls := []call{
+		{"echo", strings.Repeat("0123456789abcdef", 20000)},
+		{"echo", ""},
+		{"inc", ""},
+		{"inc", "x"},
+		{"put", "\x02kvalue"},
+		{"host", "KV-GET\x00n"},
+		{"nope", "x"},
+		{"fly", ""},
+		{"remember", "one"},
+		{"remember", "two"},
+		{"dice", ""},
+		{"dice", ""},
+		{"clock", ""},
+	}
+	guests := conformanceGuests(t)
+	guests["kitchen"] = kitchen(t)
+	for name, config := range memories {
+		for guest, code := range guests {
+			t.Run(name+"/"+guest, func(t *testing.T) {
+				life := func(r *wasmhost.Runtime, m nola.Module, upTo int) (answers []string) {
+					i, err := m.Instantiate(nola.ActorRef{Namespace: "default", Type: "test", ID: "a"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer i.Close()
+					w := newWorld()
+					for _, c := range calls[:upTo] {
+						turn := &nola.Turn{Operation: c.op, Payload: []byte(c.payload)}
+						reply, err := i.Invoke(turn, w)
+						answers = append(answers, fmt.Sprintf("%s(%.20q) = %.60q, %v, %d steps", c.op, c.payload, reply, err, turn.Steps))
+					}
+					return answers
+				}
+				fresh := newRuntime(t, config)
+				want := life(fresh, prepare(t, fresh, code, nola.Manifest{}), len(calls))
+				r := newRuntime(t, config)
+				m := prepare(t, r, code, nola.Manifest{})
+				for n := range 3 * len(calls) {
+					upTo := 1 + n*7%len(calls)
+					for at, got := range life(r, m, upTo) {
+						if got != want[at] {
+							t.Fatalf("life %d: %s\nwant %s", n, got, want[at])
+						}
+					}
+				}
+				if s := r.Stats(); s.SlotsReused == 0 && s.SlotsDropped < uint64(3*len(calls)) {
+					t.Errorf("no slot was used again: %+v", s)
+				}
+			})
+		}
+	}
+}
+
+// TestActorsShareNoRandomStream draws from the generator that a Go program has
+// from its start, which is before there is an actor.
+func TestActorsShareNoRandomStream(t *testing.T) {
+	m := prepare(t, newRuntime(t, wasmhost.Config{}), kitchen(t), nola.Manifest{})
+	draw := func(id string, seed byte) (own, fixed []string) {
+		w := newWorld()
+		w.random = rand.NewChaCha8([32]byte{seed})
+		w.inv.Target.ID = id
+		i := instantiate(t, m)
+		for range 40 { // more than one block of the generator
+			a, b, _ := strings.Cut(mustInvoke(t, i, w, "dice", ""), " ")
+			own, fixed = append(own, a), append(fixed, b)
+		}
+		return own, fixed
+	}
+	a, fixedA := draw("a", 1)
+	b, fixedB := draw("b", 2)
+	again, _ := draw("a", 1)
+	seen := map[string]bool{}
+	for n := range a {
+		if seen[a[n]] || seen[b[n]] || a[n] == b[n] {
+			t.Fatalf("draw %d: %s and %s were drawn before, or by both", n, a[n], b[n])
+		}
+		seen[a[n]], seen[b[n]] = true, true
+		if a[n] != again[n] {
+			t.Errorf("draw %d of the same turn again: %s, then %s", n, a[n], again[n])
+		}
+		if fixedA[n] != fixedB[n] {
+			t.Errorf("draw %d of a generator that the guest seeds itself: %s and %s", n, fixedA[n], fixedB[n])
+		}
+	}
+
+	// What the host hands out does not depend on the age of the activation.
+	w := newWorld()
+	first := mustInvoke(t, instantiate(t, m), w, "host", "RANDOM\x00\x00\x00\x00\x10")
+	i := instantiate(t, m)
+	mustInvoke(t, i, newWorld(), "echo", "")
+	if later := mustInvoke(t, i, newWorld(), "host", "RANDOM\x00\x00\x00\x00\x10"); later != first {
+		t.Errorf("RANDOM in the first turn: %x, the same in a later one: %x", first, later)
+	}
+}
+
+func TestClockGoesOn(t *testing.T) {
+	m := prepare(t, newRuntime(t, wasmhost.Config{}), kitchen(t), nola.Manifest{})
+	w := newWorld()
+	for range 3 {
+		i := instantiate(t, m)
+		for range 2 {
+			w.now = w.now.Add(time.Hour)
+			if got, want := mustInvoke(t, i, w, "clock", ""), fmt.Sprintf("%d 0", w.now.UnixNano()); got != want {
+				t.Errorf("the guest's clock says %s, want %s", got, want)
+			}
+		}
+		i.Close()
+		i.Close() // a second time does nothing
+	}
+}
+
+// TestLateInterrupt interrupts an activation that is over, while another one
+// runs in its slot.
+func TestLateInterrupt(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{})
+	m := prepare(t, r, smallGuest(t), nola.Manifest{})
+	first := instantiate(t, m)
+	mustInvoke(t, first, newWorld(), "inc", "")
+	first.Close()
+	second := instantiate(t, m)
+	if s := r.Stats(); s.SlotsReused != 1 {
+		t.Fatalf("the second activation did not get the slot of the first: %+v", s)
+	}
+	w := newWorld()
+	w.answer = func(nola.OutCall) ([]byte, error) {
+		first.Interrupt(errors.New("too late"))
+		return []byte("fine"), nil
+	}
+	if got, err := invoke(second, w, "host", `INVOKE-ACTOR`+"\x00"+`{"actor_id":"b","operation":"x"}`); err != nil || got != "fine" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := invoke(first, w, "inc", ""); err == nil {
+		t.Error("a closed instance answers")
+	}
+}
+
+// TestNodeBudgetIsHard demands that neither idle slots nor guests that grow
+// take more than the node has.
+func TestNodeBudgetIsHard(t *testing.T) {
+	const budget = 2 << 20
+	for name, config := range memories {
+		t.Run(name, func(t *testing.T) {
+			config.InstancesBytesMax = budget
+			r := newRuntime(t, config)
+			m := prepare(t, r, smallGuest(t), nola.Manifest{})
+			other := prepare(t, r, hoarder(), nola.Manifest{})
+			var open []nola.Instance
+			for {
+				i, err := m.Instantiate(nola.ActorRef{})
+				if err != nil {
+					break
+				}
+				open = append(open, i)
+			}
+			if len(open) < 10 {
+				t.Fatalf("only %d instances fit", len(open))
+			}
+			_, err := invoke(open[0], newWorld(), "echo", strings.Repeat("x", 100_000)) // it has to grow
+			if reason, limit := reasonOf(t, err); reason != nola.ReasonNodeOverloaded || limit != "instances_bytes" {
+				t.Errorf("growing beyond the node's budget: %s, %s, %v", reason, limit, err)
+			}
+			for _, i := range open {
+				if _, err := invoke(i, newWorld(), "echo", "x"); err != nil && i != open[0] {
+					t.Error(err)
+				}
+				i.Close()
+			}
+			s := r.Stats()
+			if s.Bytes != s.IdleBytes || s.IdleBytes > budget/4 || s.SlotsEvicted == 0 {
+				t.Errorf("after all were closed: %+v", s)
+			}
+			// Idle slots of one module give way to activations of another.
+			open = open[:0]
+			for range 15 {
+				i, err := other.Instantiate(nola.ActorRef{})
+				if err != nil {
+					t.Fatalf("after %d: %v", len(open), err)
+				}
+				open = append(open, i)
+			}
+			if s := r.Stats(); s.Bytes > budget {
+				t.Errorf("%d bytes are held, the budget is %d", s.Bytes, budget)
+			}
+			for _, i := range open {
+				i.Close()
+			}
+		})
+	}
+}
+
+// TestCodeEndsWithItsLastInstance closes modules under their instances, as a
+// push does.
+func TestCodeEndsWithItsLastInstance(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{})
+	m, err := r.Prepare(t.Context(), smallGuest(t), nola.Manifest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, j := instantiate(t, m), instantiate(t, m)
+	j.Close()
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustInvoke(t, i, newWorld(), "echo", "still here"); got != "still here" {
+		t.Errorf("after its module was closed an instance answers %q", got)
+	}
+	i.Close()
+	if s := r.Stats(); s.Modules != 0 || s.Bytes != 0 {
+		t.Errorf("after the last instance: %+v", s)
+	}
+	if _, err := m.Instantiate(nola.ActorRef{}); err == nil {
+		t.Error("a closed module makes instances")
+	} else if reason, _ := reasonOf(t, err); reason != nola.ReasonUnavailable {
+		t.Errorf("a closed module: %s %v", reason, err)
+	}
+}
