@@ -206,6 +206,9 @@ func (s *Shard) spillDue() {
 // popDue brings about everything that is due. What becomes due by that waits for
 // the next tick, so that others come first.
 func (s *Shard) popDue(out *Output) {
+	if s.leaving != nil {
+		return
+	}
 	d := &s.due
 	last := d.serial
 	for {

@@ -76,6 +76,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.schedules[ref].pins--
 	}
 	a.running = false
+	s.turns--
 	a.turns++
 	a.steps += t.Effects.Steps
 	a.used = s.now
@@ -127,9 +128,11 @@ func (s *Shard) endCall(t *Turn, out *Output) {
 		c.Result.Payload = t.Effects.Reply
 	}
 	c.Err = t.Err
+	c.Unwritten = !wrote
 	if k := c.entry; k != nil {
 		if wrote || t.Err == nil && t.Effects.Called || isGuestError(t.Err) {
 			s.remember(a, k, s.outcome(c, t.Err))
+			c.Unwritten = false
 			seq = s.openSeq()
 		}
 		s.concluded(a, k, c, seq, out)
