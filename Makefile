@@ -41,7 +41,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
 CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.
@@ -121,7 +121,7 @@ crash: guests ## run the crash suites (TestCrash*) at full size, and schedules i
 .PHONY: test-cassandra
 test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
-	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) $(call present,$(CASSANDRA_PACKAGES)))
+	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
 
 .PHONY: fuzz
 fuzz: guests ## fuzz every target for FUZZTIME (10s)
