@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/scheduler"
@@ -90,10 +89,10 @@ func (c *cli) explain(err error) *problem {
 		p = &copied
 	case errors.As(err, &spec):
 		p = &problem{code: exitUsage, reason: string(nola.ReasonInvalidSpec), message: "the spec is not legal", caret: clean(spec.Render())}
-	case errors.As(err, &remote):
-		p = c.explainRemote(remote)
+	case errors.As(err, &own) && errors.As(err, &remote):
+		p = c.explainRemote(own, remote)
 	case errors.As(err, &own):
-		p = &problem{code: exitUsage, message: own.Message}
+		p = c.explainOwn(own)
 	case errors.Is(err, context.Canceled):
 		p = &problem{code: exitFailure, message: "interrupted"}
 	default:
@@ -110,35 +109,37 @@ func (c *cli) explain(err error) *problem {
 	return p
 }
 
-// explainRemote reads what a server, or the way to it, answered.
-func (c *cli) explainRemote(err *connect.Error) *problem {
-	var info *errdetails.ErrorInfo
-	var retry *errdetails.RetryInfo
-	for _, d := range err.Details() {
-		switch v, _ := d.Value(); v := v.(type) {
-		case *errdetails.ErrorInfo:
-			info = v
-		case *errdetails.RetryInfo:
-			retry = v
-		}
+// explainOwn reads what package client says by itself: what it refused to send,
+// and a call whose outcome it could not learn.
+func (c *cli) explainOwn(e *nola.Error) *problem {
+	p := &problem{code: exitUsage, message: e.Message}
+	switch e.Reason {
+	case nola.ReasonOutcomeUnknown, nola.ReasonUnavailable, nola.ReasonDeadlineExceeded:
+		p.code, p.reason = exitUnavailable, string(e.Reason)
+	case nola.ReasonCanceled:
+		return &problem{code: exitFailure, message: "interrupted", reason: string(e.Reason)}
 	}
-	if info == nil && !connect.IsWireError(err) {
+	if hint := c.hint(e.Reason); hint != "" {
+		p.hints = append(p.hints, hint)
+	}
+	return p
+}
+
+// explainRemote reads what a server, or the way to it, answered.
+func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
+	if !connect.IsWireError(err) {
 		return c.explainTransport(err)
 	}
-	p := &problem{message: err.Message(), reason: info.GetReason()}
+	p := &problem{message: e.Message, reason: string(e.Reason), caret: caret(e.Metadata)}
 	if p.message == "" {
 		p.message = "the server answered " + err.Code().String()
 	}
-	if p.reason == "" {
-		p.reason = strings.ToUpper(err.Code().String())
-	}
-	p.code = exitCode(nola.Reason(p.reason), err.Code(), retry != nil)
-	p.caret = caret(info.GetMetadata())
-	if hint := c.hint(nola.Reason(p.reason)); hint != "" {
+	p.code = exitCode(e.Reason, err.Code(), e.RetryAfter > 0)
+	if hint := c.hint(e.Reason); hint != "" {
 		p.hints = append(p.hints, hint)
 	}
-	if retry != nil {
-		p.hints = append(p.hints, fmt.Sprintf("try again after %s", retry.GetRetryDelay().AsDuration().Round(time.Millisecond)))
+	if e.RetryAfter > 0 {
+		p.hints = append(p.hints, fmt.Sprintf("try again after %s", e.RetryAfter.Round(time.Millisecond)))
 	}
 	return p
 }

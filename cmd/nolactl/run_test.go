@@ -239,11 +239,11 @@ func TestExitCodes(t *testing.T) {
 		"unauthenticated":      {line: "actor list", refuse: wire(connect.CodeUnauthenticated, "UNAUTHENTICATED"), code: exitDenied, want: "--token-file"},
 		"permission denied":    {line: "actor list", refuse: wire(connect.CodePermissionDenied, "PERMISSION_DENIED"), code: exitDenied, want: "PERMISSION_DENIED"},
 		"not reachable":        {line: "actor list", server: closed, code: exitUnavailable, want: "nolad dev"},
-		"shard moving":         {line: "invoke counter/a inc", refuse: retryable(wire(connect.CodeUnavailable, "SHARD_MOVING"), time.Second), code: exitUnavailable, want: "try again after 1s"},
-		"mailbox full":         {line: "invoke counter/a inc", refuse: retryable(wire(connect.CodeResourceExhausted, "MAILBOX_FULL"), 50*time.Millisecond), code: exitUnavailable, want: "try again after 50ms"},
+		"shard moving":         {line: "invoke counter/a inc --timeout 900ms", refuse: retryable(wire(connect.CodeUnavailable, "SHARD_MOVING"), time.Second), code: exitUnavailable, want: "try again after 1s"},
+		"mailbox full":         {line: "cast counter/a inc --timeout 900ms", refuse: retryable(wire(connect.CodeResourceExhausted, "MAILBOX_FULL"), 1500*time.Millisecond), code: exitUnavailable, want: "try again after 1.5s"},
 		"limit":                {line: "invoke counter/a inc", refuse: wire(connect.CodeResourceExhausted, "CPU_BUDGET"), code: exitFailure, want: "CPU_BUDGET"},
 		"deadline":             {line: "invoke counter/a inc", refuse: wire(connect.CodeDeadlineExceeded, "DEADLINE_EXCEEDED"), code: exitFailure, want: "DEADLINE_EXCEEDED"},
-		"unknown, keyed":       {line: "invoke counter/a inc --key k1", refuse: wire(connect.CodeUnavailable, "OUTCOME_UNKNOWN"), code: exitUnavailable, want: "nolactl invocation get counter/a --key k1"},
+		"unknown, keyed":       {line: "invoke counter/a inc --key k1 --timeout 200ms", refuse: wire(connect.CodeUnavailable, "OUTCOME_UNKNOWN"), code: exitUnavailable, want: "nolactl invocation get counter/a --key k1"},
 		"already exists":       {line: "namespace create staging", code: exitConflict, want: "ALREADY_EXISTS"},
 		"module in use":        {line: "module delete counter --yes", code: exitConflict, want: "--force"},
 		"etag mismatch":        {line: "schedule set tick --every 2s", refuse: wire(connect.CodeAborted, "ETAG_MISMATCH"), code: exitConflict, want: "run the command again"},
@@ -315,6 +315,26 @@ func TestReplyIsWrittenAsItIs(t *testing.T) {
 				t.Errorf("wrote %q with code %d, want %q\n%s", res.out, res.code, tt.want, res.err)
 			}
 		})
+	}
+}
+
+// TestALostAnswerIsAskedForAgain: a call whose answer got lost is repeated under
+// its key, so that it takes effect once; and a server that is not there is
+// reported without a retry.
+func TestALostAnswerIsAskedForAgain(t *testing.T) {
+	f, url := newFake(t)
+	f.lose = 1
+	res := session{server: url}.run(t, "invoke", "counter/alice", "inc")
+	if res.out != "8" || res.err != "" || res.code != exitOK {
+		t.Errorf("code %d, reply %q, want the 8 of the only increment\n%s", res.code, res.out, res.err)
+	}
+	if len(f.keyed) != 2 || f.keyed[0] != f.keyed[1] {
+		t.Errorf("the call came with the keys %q, want one key twice", f.keyed)
+	}
+	f.lose = 1 << 20
+	res = session{server: url}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
+	if res.code != exitUnavailable || !strings.Contains(res.err, "OUTCOME_UNKNOWN") || !strings.Contains(res.err, "--key") {
+		t.Errorf("all answers lost: code %d, want %d with OUTCOME_UNKNOWN and a hint at --key\n%s", res.code, exitUnavailable, res.err)
 	}
 }
 
