@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -148,6 +150,8 @@ func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
 func (c *cli) explainTransport(err *connect.Error) *problem {
 	var op *net.OpError
 	var dns *net.DNSError
+	var untrusted *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
 	switch {
 	case errors.As(err, &dns):
 		return &problem{
@@ -159,6 +163,16 @@ func (c *cli) explainTransport(err *connect.Error) *problem {
 			code: exitUnavailable, message: fmt.Sprintf("cannot reach the server at %s: %s", c.server, op.Err),
 			hints: []string{"start a server with `nolad dev`, or name another one with --server or NOLA_SERVER"},
 		}
+	case errors.As(err, &untrusted):
+		return &problem{
+			code: exitUnavailable, message: fmt.Sprintf("cannot trust the server at %s: %s", c.server, untrusted.Err),
+			hints: []string{"name the file with the authority's certificate in SSL_CERT_FILE"},
+		}
+	case errors.As(err, &plain) || errors.Is(err, http.ErrSchemeMismatch):
+		return &problem{
+			code: exitUnavailable, message: fmt.Sprintf("the server at %s does not speak TLS", c.server),
+			hints: []string{"write http:// in --server or NOLA_SERVER, if it is meant to be reached without encryption"},
+		}
 	case errors.Is(err, context.Canceled) || err.Code() == connect.CodeCanceled:
 		return &problem{code: exitFailure, message: "interrupted", reason: string(nola.ReasonCanceled)}
 	case errors.Is(err, context.DeadlineExceeded) || err.Code() == connect.CodeDeadlineExceeded:
@@ -169,7 +183,10 @@ func (c *cli) explainTransport(err *connect.Error) *problem {
 	case err.Code() == connect.CodeUnauthenticated, err.Code() == connect.CodePermissionDenied:
 		return &problem{code: exitDenied, message: err.Message(), hints: []string{c.hint(nola.ReasonUnauthenticated)}}
 	case err.Code() == connect.CodeUnavailable:
-		return &problem{code: exitUnavailable, message: fmt.Sprintf("lost the server at %s: %s", c.server, err.Message()), reason: string(nola.ReasonOutcomeUnknown)}
+		return &problem{
+			code: exitUnavailable, message: fmt.Sprintf("lost the server at %s: %s", c.server, err.Message()), reason: string(nola.ReasonOutcomeUnknown),
+			hints: []string{c.hint(nola.ReasonOutcomeUnknown), "if it never answers, check --server: it must speak HTTP/2, and http:// or https:// as written there"},
+		}
 	default:
 		return &problem{
 			code: exitFailure, message: fmt.Sprintf("%s does not answer as a NOLA server does: %s", c.server, err.Message()),

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -263,6 +267,33 @@ func TestExitCodes(t *testing.T) {
 			}
 			if res.code != exitOK && (!strings.HasPrefix(res.err, "error: ") || res.out != "") {
 				t.Errorf("nolactl %s: want `error: …` on standard error alone, got %q and on standard output %q", tt.line, res.err, res.out)
+			}
+		})
+	}
+}
+
+// TestStrangers: what answers but is no NOLA server, or not in the way that was
+// asked for, is told apart from a server that may have done the work.
+func TestStrangers(t *testing.T) {
+	web := http.NotFoundHandler()
+	plain, secure := httptest.NewServer(web), httptest.NewUnstartedServer(web)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	https := func(url string) string { return "https" + strings.TrimPrefix(url, "http") }
+	for name, tt := range map[string]struct{ server, want string }{
+		"HTTP/1 only":         {plain.URL, "HTTP/2"},
+		"no TLS":              {https(plain.URL), "does not speak TLS"},
+		"unknown authority":   {secure.URL, "SSL_CERT_FILE"},
+		"TLS asked as plain":  {"http" + strings.TrimPrefix(secure.URL, "https"), "http:// or https://"},
+		"nobody":              {"http://127.0.0.1:1", "nolad dev"},
+		"more than an origin": {plain.URL + "/?x=1", "scheme, a host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res := session{server: tt.server}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
+			if res.code != exitUnavailable && res.code != exitUsage || !strings.Contains(res.err, tt.want) {
+				t.Errorf("code %d, want a refusal with %q in\n%s", res.code, tt.want, res.err)
 			}
 		})
 	}
