@@ -256,6 +256,8 @@ func (c *cli) hint(reason nola.Reason) string {
 		return "give a token with --token-file FILE or NOLA_TOKEN"
 	case nola.ReasonPermissionDenied:
 		return "use a token that allows this, with --token-file FILE or NOLA_TOKEN"
+	case nola.ReasonBackupsDisabled:
+		return "if the server can be stopped, `nolad backup DIR` on its machine copies the store without it"
 	case nola.ReasonGuestTrap:
 		return "see what it wrote with `nolactl logs TYPE/ID`"
 	default:

@@ -830,3 +830,20 @@ func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListSha
 func (f *fake) LocateActor(context.Context, *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {
 	return answer(&nolav1.LocateActorResponse{Shard: 17, Epoch: 3, Node: f.node()})
 }
+
+func (f *fake) CreateBackup(_ context.Context, req *connect.Request[nolav1.CreateBackupRequest]) (*connect.Response[nolav1.CreateBackupResponse], error) {
+	name := cmp.Or(req.Msg.Name, "20261124t120000z")
+	if name == "old" {
+		return nil, failure(connect.CodeAlreadyExists, "ALREADY_EXISTS", "there is a backup called old")
+	}
+	return answer(&nolav1.CreateBackupResponse{Backup: fakeBackup(name)})
+}
+
+func (f *fake) ListBackups(_ context.Context, req *connect.Request[nolav1.ListBackupsRequest]) (*connect.Response[nolav1.ListBackupsResponse], error) {
+	some, next := page([]*nolav1.Backup{fakeBackup("monday"), fakeBackup("old")}, req.Msg.PageSize, req.Msg.PageToken)
+	return answer(&nolav1.ListBackupsResponse{Backups: some, NextPageToken: next})
+}
+
+func fakeBackup(name string) *nolav1.Backup {
+	return &nolav1.Backup{Name: name, Directory: "/var/backups/nola/" + name, Created: ago(time.Hour), Bytes: 5 << 20}
+}

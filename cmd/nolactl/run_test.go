@@ -129,6 +129,8 @@ func TestExamples(t *testing.T) {
 func TestGolden(t *testing.T) {
 	for name, line := range map[string]string{
 		"actor-describe":      "actor describe counter/alice",
+		"backup-create":       "backup create",
+		"backup-list":         "backup list",
 		"actor-list":          "actor list",
 		"actor-list-json":     "actor list -o json",
 		"actor-list-limit":    "actor list --limit 1",
@@ -248,6 +250,7 @@ func TestExitCodes(t *testing.T) {
 		"limit":                {line: "invoke counter/a inc", refuse: wire(connect.CodeResourceExhausted, "CPU_BUDGET"), code: exitFailure, want: "CPU_BUDGET"},
 		"deadline":             {line: "invoke counter/a inc", refuse: wire(connect.CodeDeadlineExceeded, "DEADLINE_EXCEEDED"), code: exitFailure, want: "DEADLINE_EXCEEDED"},
 		"unknown, keyed":       {line: "invoke counter/a inc --key k1 --timeout 200ms", refuse: wire(connect.CodeUnavailable, "OUTCOME_UNKNOWN"), code: exitUnavailable, want: "nolactl invocation get counter/a --key k1"},
+		"backup exists":        {line: "backup create old", code: exitConflict, want: "ALREADY_EXISTS"},
 		"already exists":       {line: "namespace create staging", code: exitConflict, want: "ALREADY_EXISTS"},
 		"module in use":        {line: "module delete counter --yes", code: exitConflict, want: "--force"},
 		"etag mismatch":        {line: "schedule set tick --every 2s", refuse: wire(connect.CodeAborted, "ETAG_MISMATCH"), code: exitConflict, want: "run the command again"},
