@@ -125,7 +125,7 @@ var table = []row{
 		ours:     []string{".", "client", "scheduler", "proto/nola/v1/..."},
 		others: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3",
-			"connectrpc.com/connect", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc",
+			"connectrpc.com/connect", "google.golang.org/protobuf",
 		},
 		why: "the command line turns words into calls of every service and shows the answers in the wire's own JSON, so it knows the wire; it knows nothing of the server, and asks the scheduler only for what needs no server",
 	},
