@@ -27,6 +27,7 @@ const usage = `bench measures this machine, the product, and other products besi
 
   bench limits  [flags]           what the machine itself can do
   bench run     [flags]           the product, row by row, beside the limits
+  bench herd    [flags]           a million schedules due at one instant
   bench peers   [flags]           other products, taking turns with ours
   bench compare OLD.json NEW.json two result files side by side
 
@@ -63,6 +64,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return limitsCommand(ctx, args)
 	case "run":
 		return runCommand(ctx, args)
+	case "herd":
+		return herdCommand(ctx, args)
 	case "peers":
 		return peersCommand(ctx, args)
 	case "compare":
@@ -180,7 +183,7 @@ func runCommand(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), serverBlock()})
+	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), herdBlock(herdSmall), serverBlock()})
 }
 
 func limitsCommand(ctx context.Context, args []string) (err error) {
