@@ -130,6 +130,11 @@ func (f *flags) parse(args []string) error {
 	if f.b.rounds < 1 || f.b.rounds > roundsMax {
 		return fmt.Errorf("%w -rounds is %d, it must lie between 1 and %d", errUsage, f.b.rounds, roundsMax)
 	}
+	if f.b.pprof != "" {
+		if err := os.MkdirAll(f.b.pprof, 0o755); err != nil {
+			return err
+		}
+	}
 	f.b.noladArgs = strings.Fields(f.noladArgs)
 	f.b.log = os.Stderr
 	for _, need := range []struct{ file, how string }{{f.b.nolad, "make build makes it"}, {f.b.guest, "-guest names it"}} {
@@ -177,11 +182,6 @@ func runCommand(ctx context.Context, args []string) error {
 	}
 	if _, err := os.Stat(kitchenDefault); err == nil && f.b.kitchen == "" {
 		f.b.kitchen = kitchenDefault
-	}
-	if f.b.pprof != "" {
-		if err := os.MkdirAll(f.b.pprof, 0o755); err != nil {
-			return err
-		}
 	}
 	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), herdBlock(herdSmall), serverBlock()})
 }
