@@ -16,7 +16,7 @@ GOVULNCHECK_VERSION := v1.6.0
 TINYGO_VERSION      := 0.41.0
 
 # What a caller may set.
-ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench and bench-peers
+ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench, bench-herd and bench-peers
 TESTFLAGS ?=#         flags of every `go test`, for example -v or -json
 NODES     ?= 1#       nodes of the local Cassandra: 1 or 3
 KEEP      ?=#         not empty: `make cassandra` starts with the data of the last run
@@ -144,6 +144,10 @@ cover: guests ## measure which statements the tests reach; bin/cover.html shows 
 .PHONY: bench
 bench: build guests ## measure this machine's limits and the product beside them
 	go run ./tools/bench run $(ARGS)
+
+.PHONY: bench-herd
+bench-herd: build guests ## measure a million schedules due at one instant, with calls beside them
+	go run ./tools/bench herd -rounds 1 $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: build guests ## measure other products beside ours, with the same client

@@ -112,6 +112,7 @@ type Manager struct {
 
 	calls     atomic.Int64 // unanswered
 	callBytes atomic.Int64
+	lastCall  atomic.Int64 // about when the newest came, in Unix nanoseconds
 	draining  atomic.Bool
 	idle      chan struct{} // poked when calls falls to zero while draining
 
@@ -155,7 +156,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		m.extra <- cfg.Tokens + i
 	}
 	m.logs.init(cfg.LogBytesMax)
-	m.pool.init(m, max(8, 4*cfg.Tokens))
+	m.pool.init(m, max(8, 4*cfg.Tokens), cfg.Tokens)
 	m.commit.init(&m.work)
 	m.clock.init()
 	ids := make([]nola.ShardID, m.info.Shards)

@@ -401,6 +401,14 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("nominal", "", h)
+	case "busy": // for so many microseconds, then increments itself
+		us, _ := strconv.Atoi(arg)
+		select {
+		case <-time.After(time.Duration(us) * time.Microsecond):
+		case err := <-in.stop:
+			return "", err
+		}
+		return in.run("inc", "", h)
 	case "wait150":
 		select {
 		case <-time.After(150 * time.Millisecond):
