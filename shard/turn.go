@@ -155,6 +155,9 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		h.inv = t.Call.Inv
 	}
 	reply, err := r.run(h)
+	if h.lost != nil {
+		err = h.lost
+	}
 	t.Err = err
 	if err == nil {
 		h.effects(&t.Effects)

@@ -287,6 +287,9 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("call", arg, h)
+	case "callor": // calls, and increments itself whatever came of it
+		_, _ = in.run("call", arg, h)
+		return in.run("inc", "", h)
 	case "callthentrap": // calls, then traps on its first attempts
 		reply, err := h.Call(nola.OutCall{ID: at(0), Operation: at(1)})
 		if err != nil {

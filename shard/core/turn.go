@@ -82,6 +82,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.schedules[ref].pins--
 	}
 	a.running = false
+	s.turns--
 	a.turns++
 	a.steps += t.Effects.Steps
 	a.used = s.now
@@ -133,9 +134,11 @@ func (s *Shard) endCall(t *Turn, out *Output) {
 		c.Result.Payload = t.Effects.Reply
 	}
 	c.Err = t.Err
+	c.Unwritten = !wrote
 	if k := c.entry; k != nil {
 		if wrote || t.Err == nil && t.Effects.Called || isGuestError(t.Err) {
 			s.remember(a, k, s.outcome(c, t.Err))
+			c.Unwritten = false
 			seq = s.openSeq()
 		}
 		s.concluded(a, k, c, seq, out)
