@@ -516,11 +516,14 @@ func ManifestOf(m *nolav1.ModuleManifest) nola.Manifest {
 		Limits: nola.Limits{
 			MemoryBytes: int64(l.GetMemoryBytes()), Steps: l.GetStepsPerTurn(), TurnTimeout: l.GetTurnTimeout().AsDuration(),
 			HostCalls: int(l.GetHostCalls()), LogBytes: int(l.GetLogBytes()), Casts: int(l.GetCasts()), ReplyBytes: int(l.GetReplyBytes()),
-			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()),
+			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()), MemoryInline: int(l.GetMemoryInline()),
 		},
 	}
-	if m.GetMode() == nolav1.ModuleMode_MODULE_MODE_KV {
+	switch m.GetMode() {
+	case nolav1.ModuleMode_MODULE_MODE_KV:
 		out.Mode = nola.ModeKV
+	case nolav1.ModuleMode_MODULE_MODE_MEMORY:
+		out.Mode = nola.ModeMemory
 	}
 	return out
 }
@@ -531,13 +534,17 @@ func manifestMessage(m nola.Manifest) *nolav1.ModuleManifest {
 	if l.TurnTimeout > 0 {
 		timeout = durationpb.New(l.TurnTimeout)
 	}
+	mode := nolav1.ModuleMode_MODULE_MODE_KV
+	if m.Mode == nola.ModeMemory {
+		mode = nolav1.ModuleMode_MODULE_MODE_MEMORY
+	}
 	return &nolav1.ModuleManifest{
-		Mode: nolav1.ModuleMode_MODULE_MODE_KV, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
+		Mode: mode, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
 		Env: m.Env, Capabilities: slices.Clone(m.Capabilities),
 		Limits: &nolav1.ModuleLimits{
 			MemoryBytes: uint64(l.MemoryBytes), StepsPerTurn: l.Steps, TurnTimeout: timeout,
 			HostCalls: uint32(l.HostCalls), LogBytes: uint32(l.LogBytes), Casts: uint32(l.Casts), ReplyBytes: uint32(l.ReplyBytes),
-			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth),
+			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth), MemoryInline: uint32(l.MemoryInline),
 		},
 	}
 }
