@@ -105,5 +105,21 @@ func (m *Memory) Set(number uint32, d []byte) {
 	m.size += len(d) + memoryPageOverhead
 }
 
+// Apply answers the memory that a turn left, which found m and changed c of it:
+// m itself, if there is one and c leaves something of it. m keeps what c holds.
+func (m *Memory) Apply(c *MemoryChange) *Memory {
+	switch {
+	case c.Drop:
+		return nil
+	case m == nil || c.Anew:
+		m = &Memory{}
+	}
+	m.MemoryHead = c.MemoryHead
+	for _, p := range c.Pages {
+		m.Set(p.Number, p.Difference)
+	}
+	return m
+}
+
 // Numbers are those of the pages that differ, in ascending order.
 func (m *Memory) Numbers() []uint32 { return slices.Sorted(maps.Keys(m.Pages)) }

@@ -241,9 +241,6 @@ func (r *Runtime) Prepare(ctx context.Context, code []byte, manifest nola.Manife
 	if d := manifest.Limits.CallDepth; d > callDepthMax {
 		return nil, nola.LimitError(nola.ReasonInvalidArgument, "call_depth", callDepthMax, "manifest: limits.call_depth %d: this runtime allows at most %d", d, callDepthMax)
 	}
-	if manifest.Mode != nola.ModeKV {
-		return nil, nola.Errorf(nola.ReasonInvalidArgument, "manifest: mode %q: this runtime knows %q only", manifest.Mode, nola.ModeKV)
-	}
 	granted, err := grant(manifest.Capabilities)
 	if err != nil {
 		return nil, err
