@@ -66,6 +66,7 @@ var codes = map[nola.Reason]connect.Code{
 	nola.ReasonNoOwner:            connect.CodeUnavailable,
 	nola.ReasonOutcomeUnknown:     connect.CodeUnavailable,
 	nola.ReasonTimeNotVirtual:     connect.CodeFailedPrecondition,
+	nola.ReasonUpgradeRefused:     connect.CodeFailedPrecondition,
 	nola.ReasonUnavailable:        connect.CodeUnavailable,
 	nola.ReasonPermissionDenied:   connect.CodePermissionDenied,
 	nola.ReasonUnauthenticated:    connect.CodeUnauthenticated,

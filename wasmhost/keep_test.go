@@ -2,6 +2,7 @@ package wasmhost_test
 
 import (
 	"bytes"
+	le "encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/wasmhost"
@@ -174,6 +176,53 @@ func diary() []byte {
 		0x20, 0, 0x41, 6, 0x46, 0x04, 0x40, 0x00, 0x0b, // if it has 6 bytes: unreachable
 		0x41, 0, 0x41, 0x80, 0x20, 0x10, 1, 0x41, 1,
 	}).with(6, vector([]byte{0x7e, 1, 0x42, 7, 0x0b})).bytes()
+}
+
+// sleeper is a guest that sleeps for an hour if it has a payload, and answers its
+// monotonic clock.
+func sleeper() []byte {
+	subscription := make([]byte, 48)
+	le.LittleEndian.PutUint32(subscription[16:], 1) // the monotonic clock
+	le.LittleEndian.PutUint64(subscription[24:], uint64(time.Hour))
+	return guestOf([][]byte{
+		importOf("wapc", "__guest_response", typeI32s),
+		importOf("wasi_snapshot_preview1", "poll_oneoff", 6),
+		importOf("wasi_snapshot_preview1", "clock_time_get", 7),
+	}, []byte{
+		0x20, 1, 0x04, 0x40, 0x41, 0xc0, 0, 0x41, 0x80, 1, 0x41, 1, 0x41, 0xc0, 1, 0x10, 1, 0x1a, 0x0b, // poll_oneoff 64, 128, 1, 192
+		0x41, 1, 0x42, 0, 0x41, 8, 0x10, 2, 0x1a, // clock_time_get 1, 0, 8
+		0x41, 8, 0x41, 8, 0x10, 0, // response 8, 8
+		0x41, 1,
+	}).with(1, vector(
+		[]byte{0x60, 2, 0x7f, 0x7f, 1, 0x7f}, []byte{0x60, 0, 0}, []byte{0x60, 2, 0x7f, 0x7f, 0}, []byte{0x60, 0, 0}, []byte{0x60, 0, 0}, []byte{0x60, 0, 0},
+		[]byte{0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f}, []byte{0x60, 3, 0x7f, 0x7e, 0x7f, 1, 0x7f})).
+		with(11, vector(slices.Concat([]byte{0, 0x41, 0xc0, 0, 0x0b, 48}, subscription))).bytes()
+}
+
+// TestKeptClockGoesOn demands that the monotonic clock, which sleeping moves ahead
+// of the time, does not run back because an actor was restored.
+func TestKeptClockGoesOn(t *testing.T) {
+	m := prepare(t, newRuntime(t, wasmhost.Config{}), sleeper(), memoryMode)
+	k, w := kept{module: m}, newWorld()
+	defer k.sleep()
+	read := func(payload string) time.Duration {
+		t.Helper()
+		reply, err := k.turn(t, w, call{"now", payload})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.sleep()
+		return time.Unix(0, int64(le.LittleEndian.Uint64([]byte(reply)))).Sub(w.now)
+	}
+	for n, want := range []time.Duration{0, time.Hour, time.Hour} {
+		if got := read([]string{"", "sleep", ""}[n]); got != want {
+			t.Errorf("turn %d: the clock is %s ahead, want %s", n, got, want)
+		}
+	}
+	w.now = w.now.Add(90 * time.Minute)
+	if got := read(""); got != 0 {
+		t.Errorf("90 min later the clock is %s ahead", got)
+	}
 }
 
 func mark(n int) string { return fmt.Sprintf("%032d", n) }
