@@ -21,6 +21,9 @@ type Modules interface {
 	// Module answers the default version of a module, ready to run, and its
 	// number. It is asked before every turn.
 	Module(namespace, name string) (m nola.Module, version uint64, err error)
+	// ModuleVersion answers a version that need not be the default one, ready to
+	// run for a while: the caller does not close it.
+	ModuleVersion(namespace, name string, version uint64) (nola.Module, error)
 }
 
 // Config says how a node runs its shards. Store and Modules are required; every
