@@ -44,6 +44,7 @@ const (
 	ReasonETagMismatch       Reason = "ETAG_MISMATCH"
 	ReasonScheduleExhausted  Reason = "SCHEDULE_EXHAUSTED"
 	ReasonModuleInUse        Reason = "MODULE_IN_USE"
+	ReasonUpgradeRefused     Reason = "UPGRADE_REFUSED"
 	ReasonCalendarInUse      Reason = "CALENDAR_IN_USE"
 	ReasonNamespaceDeleting  Reason = "NAMESPACE_DELETING"
 	ReasonNamespaceNotEmpty  Reason = "NAMESPACE_NOT_EMPTY"

@@ -67,6 +67,7 @@ var codes = map[nola.Reason]connect.Code{
 	nola.ReasonOutcomeUnknown:     connect.CodeUnavailable,
 	nola.ReasonBackupsDisabled:    connect.CodeFailedPrecondition,
 	nola.ReasonTimeNotVirtual:     connect.CodeFailedPrecondition,
+	nola.ReasonUpgradeRefused:     connect.CodeFailedPrecondition,
 	nola.ReasonUnavailable:        connect.CodeUnavailable,
 	nola.ReasonPermissionDenied:   connect.CodePermissionDenied,
 	nola.ReasonUnauthenticated:    connect.CodeUnauthenticated,
