@@ -29,6 +29,8 @@ type world struct {
 	url  string
 	disk *memstore.Disk
 	wrap func(persistence.Store) persistence.Store
+	// runtime, if set, runs the guests in place of guests.
+	runtime nola.Runtime
 	// clock, if set, makes the node live in virtual time.
 	clock *shard.VirtualClock
 
@@ -56,7 +58,10 @@ func (w *world) start() {
 		w.store = w.wrap(mem)
 	}
 	log := slog.New(slog.DiscardHandler)
-	w.node, err = server.OpenNode(context.Background(), server.NodeConfig{Store: w.store, Runtime: guests{}, StoreName: "memory", Version: "test", Address: "here", Virtual: w.clock, Logger: log})
+	if w.runtime == nil {
+		w.runtime = guests{}
+	}
+	w.node, err = server.OpenNode(context.Background(), server.NodeConfig{Store: w.store, Runtime: w.runtime, StoreName: "memory", Version: "test", Address: "here", Virtual: w.clock, Logger: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}
