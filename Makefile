@@ -17,7 +17,7 @@ TINYGO_VERSION      := 0.41.0
 BENCHSTAT_VERSION   := v0.0.0-20260908200009-22c9c6c9d4da
 
 # What a caller may set.
-ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench and bench-peers
+ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench, bench-herd and bench-peers
 TESTFLAGS ?=#         flags of every `go test`, for example -v or -json
 NODES     ?= 1#       nodes of the local Cassandra: 1 or 3
 KEEP      ?=#         not empty: `make cassandra` starts with the data of the last run
@@ -44,7 +44,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
 CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.
@@ -124,7 +124,7 @@ crash: guests ## run the crash suites (TestCrash*) at full size, and schedules i
 .PHONY: test-cassandra
 test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
-	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) $(call present,$(CASSANDRA_PACKAGES)))
+	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
 
 .PHONY: fuzz
 fuzz: guests ## fuzz every target for FUZZTIME (10s)
@@ -147,6 +147,10 @@ cover: guests ## measure which statements the tests reach; bin/cover.html shows 
 .PHONY: bench
 bench: build guests ## measure this machine's limits and the product beside them
 	go run ./tools/bench run $(ARGS)
+
+.PHONY: bench-herd
+bench-herd: build guests ## measure a million schedules due at one instant, with calls beside them
+	go run ./tools/bench herd -rounds 1 $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: build guests ## measure other products beside ours, with the same client
