@@ -242,7 +242,7 @@ func (r *runner) do(t task) {
 func (r *runner) deliver(from *box, d *core.Delivery) {
 	to := r.m.boxes[d.To]
 	if r.m.cfg.Peers != nil && to.epoch.Load() == 0 {
-		unpark := r.m.pool.park()
+		unpark := r.m.pool.park(r)
 		d.Err = r.m.cfg.Peers.Deliver(r.m.ctx, d)
 		unpark()
 		r.drive(from, &core.Delivered{Delivery: d}, nil, false)
