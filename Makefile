@@ -126,6 +126,10 @@ test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
 	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
 
+.PHONY: test-containers
+test-containers: ## run the store's tests on ScyllaDB and Cassandra in containers, where there is Docker
+	cd tools/containers && $(GO_TEST) -timeout 90m -v ./...
+
 .PHONY: fuzz
 fuzz: guests ## fuzz every target for FUZZTIME (10s)
 	@found=$$(grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort || true)
