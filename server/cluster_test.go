@@ -173,9 +173,13 @@ func (c *nodes) rests() {
 			}
 		}
 		for _, row := range rows {
-			m := ids[row.Node]
-			if m == nil || m.part.Status().Desired[row.Shard] != row.Node {
+			if ids[row.Node] == nil {
 				return false
+			}
+			for _, m := range ids {
+				if s := m.part.Status(); s.Desired[row.Shard] != row.Node || s.Shards[row.Shard] != row {
+					return false
+				}
 			}
 		}
 		return true
@@ -401,7 +405,7 @@ func TestClusterRoutes(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the cast has its outcome", func() bool {
-			got, err := c.list[(i+1)%3].Actors.GetInvocation(t.Context(), connect.NewRequest(&nolav1.GetInvocationRequest{Actor: at, Selector: &nolav1.GetInvocationRequest_InvocationId{InvocationId: id[:]}}))
+			got, err := c.list[(i+1)%3].Actors.GetInvocation(t.Context(), connect.NewRequest(&nolav1.GetInvocationRequest{Actor: at, Selector: &nolav1.GetInvocationRequest_InvocationId{InvocationId: id.ID[:]}}))
 			if err != nil {
 				t.Fatal(err)
 			}

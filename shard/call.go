@@ -132,7 +132,7 @@ func (r *runner) park(b *box, w *waiter, call *core.Call) error {
 		// long.
 	}
 	if r.pooled {
-		defer m.pool.park()()
+		defer m.pool.park(r)()
 	}
 	if r.await(m.ctx, b, w, call, true) {
 		r.hold()

@@ -26,6 +26,10 @@ func (m *Manager) enter(bytes int) error {
 		e.RetryAfter = drainRetry
 		return e
 	}
+	const about = int64(10 * time.Millisecond)
+	if now := m.cfg.Now().UnixNano(); now-m.lastCall.Load() > about || now < m.lastCall.Load() {
+		m.lastCall.Store(now)
+	}
 	if n := m.calls.Add(1); n > int64(m.cfg.CallsMax) {
 		m.calls.Add(-1)
 		return errNodeFull("calls", int64(m.cfg.CallsMax))
@@ -38,6 +42,13 @@ func (m *Manager) enter(bytes int) error {
 }
 
 const drainRetry = time.Second
+
+// called reports whether somebody calls, or did within the last second. In virtual
+// time nobody is kept waiting.
+func (m *Manager) called() bool {
+	ago := m.cfg.Now().UnixNano() - m.lastCall.Load()
+	return m.cfg.Virtual == nil && ago >= 0 && ago < int64(time.Second) // the clock may have been set back
+}
 
 func errNodeFull(limit string, value int64) error {
 	e := nola.LimitError(nola.ReasonNodeOverloaded, limit, value, "the node holds %d unanswered %s, its limit; it was not executed, try again later", value, limit)

@@ -21,6 +21,9 @@ type Modules interface {
 	// Module answers the default version of a module, ready to run, and its
 	// number. It is asked before every turn.
 	Module(namespace, name string) (m nola.Module, version uint64, err error)
+	// ModuleVersion answers a version that need not be the default one, ready to
+	// run for a while: the caller does not close it.
+	ModuleVersion(namespace, name string, version uint64) (nola.Module, error)
 }
 
 // Config says how a node runs its shards. Store and Modules are required; every
@@ -115,6 +118,7 @@ type Manager struct {
 
 	calls     atomic.Int64 // unanswered
 	callBytes atomic.Int64
+	lastCall  atomic.Int64 // about when the newest came, in Unix nanoseconds
 	draining  atomic.Bool
 	idle      chan struct{} // poked when calls falls to zero while draining
 
@@ -160,7 +164,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		m.extra <- cfg.Tokens + i
 	}
 	m.logs.init(cfg.LogBytesMax)
-	m.pool.init(m, max(8, 4*cfg.Tokens))
+	m.pool.init(m, max(8, 4*cfg.Tokens), cfg.Tokens)
 	m.commit.init(&m.work)
 	m.clock.init()
 	ids := make([]nola.ShardID, m.info.Shards)

@@ -131,7 +131,7 @@ func (r *runner) abroad(h *host, inv *nola.Invocation) ([]byte, error) {
 		return nil, errParked(m.cfg.ParkedMax)
 	}
 	if r.pooled {
-		defer m.pool.park()()
+		defer m.pool.park(r)()
 	}
 	for wait := abroadMin; ; wait = min(2*wait, abroadMax) {
 		attempt := *inv

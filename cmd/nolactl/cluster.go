@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -38,7 +39,7 @@ nolactl node list -o name`,
 				wrap: func(all []*nolav1.Node) proto.Message { return &nolav1.ListNodesResponse{Nodes: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Node, string, error) {
 					req := &nolav1.ListNodesRequest{PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.cluster.ListNodes, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Cluster.ListNodes, req)
 					return res.GetNodes(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -72,7 +73,7 @@ nolactl node drain nola-1 --undo`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.cluster.DrainNode, &nolav1.DrainNodeRequest{Node: args[0], Undo: undo})
+			res, err := ask(cmd.Context(), c.timeout, r.Cluster.DrainNode, &nolav1.DrainNodeRequest{Node: args[0], Undo: undo})
 			if err != nil {
 				return err
 			}
@@ -91,12 +92,12 @@ nolactl node drain nola-1 --undo`,
 }
 
 // awaitDrain waits until the node has no shard left.
-func (c *cli) awaitDrain(ctx context.Context, r *remote, res *nolav1.DrainNodeResponse) error {
+func (c *cli) awaitDrain(ctx context.Context, r *client.Client, res *nolav1.DrainNodeResponse) error {
 	left := uint32(math.MaxUint32)
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	for {
-		list, err := ask(ctx, c.timeout, r.cluster.ListNodes, &nolav1.ListNodesRequest{PageSize: 1000})
+		list, err := ask(ctx, c.timeout, r.Cluster.ListNodes, &nolav1.ListNodesRequest{PageSize: 1000})
 		if err != nil {
 			return err
 		}
@@ -150,7 +151,7 @@ nolactl shard list --limit 8 -o jsonl`,
 				wrap: func(all []*nolav1.Shard) proto.Message { return &nolav1.ListShardsResponse{Shards: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Shard, string, error) {
 					req := &nolav1.ListShardsRequest{PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.cluster.ListShards, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Cluster.ListShards, req)
 					return res.GetShards(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -176,7 +177,7 @@ nolactl shard plan --dry-run -o json`,
 			if err != nil {
 				return err
 			}
-			nodes, err := ask(cmd.Context(), c.timeout, r.cluster.ListNodes, &nolav1.ListNodesRequest{PageSize: 1000})
+			nodes, err := ask(cmd.Context(), c.timeout, r.Cluster.ListNodes, &nolav1.ListNodesRequest{PageSize: 1000})
 			if err != nil {
 				return err
 			}
@@ -193,7 +194,7 @@ nolactl shard plan --dry-run -o json`,
 				name: func(s *nolav1.Shard) string { return fmt.Sprint(s.Shard) },
 				wrap: func(all []*nolav1.Shard) proto.Message { return &nolav1.ListShardsResponse{Shards: all} },
 				fetch: func(_ int32, token string) ([]*nolav1.Shard, string, error) {
-					res, err := ask(cmd.Context(), c.timeout, r.cluster.ListShards, &nolav1.ListShardsRequest{PageSize: 1000, PageToken: token})
+					res, err := ask(cmd.Context(), c.timeout, r.Cluster.ListShards, &nolav1.ListShardsRequest{PageSize: 1000, PageToken: token})
 					moves := slices.DeleteFunc(res.GetShards(), func(s *nolav1.Shard) bool { return s.NodeId == s.DesiredNodeId || s.DesiredNodeId == "" })
 					return moves, res.GetNextPageToken(), err
 				},
@@ -235,7 +236,7 @@ nolactl locate 'counter/{order-17}/cart' -o json`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.cluster.LocateActor, &nolav1.LocateActorRequest{Actor: ref})
+			res, err := ask(cmd.Context(), c.timeout, r.Cluster.LocateActor, &nolav1.LocateActorRequest{Actor: ref})
 			if err != nil {
 				return err
 			}

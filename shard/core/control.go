@@ -177,5 +177,6 @@ func (s *Shard) deleted(a *Activation) {
 	a.exists, a.meta = false, persistence.Meta{}
 	a.cells, a.cellBytes, a.timers, a.timersCounted = nil, 0, nil, false
 	a.reminders, a.deferred, a.deferredCounted = nil, nil, false
+	a.memory = nil
 	a.fresh = true
 }
