@@ -234,7 +234,9 @@ func retriable(f *failure) bool {
 	switch f.err.Reason {
 	case nola.ReasonUnavailable, nola.ReasonShardMoving, nola.ReasonNoOwner, nola.ReasonOutcomeUnknown:
 		return true
-	case nola.ReasonDeadlineExceeded, nola.ReasonCanceled:
+	case nola.ReasonCanceled:
+		return !f.answered // the server's end of the connection: the caller still waits
+	case nola.ReasonDeadlineExceeded:
 		return false
 	}
 	return f.answered && f.err.RetryAfter > 0

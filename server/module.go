@@ -721,3 +721,35 @@ func (h *modules) DeleteModule(ctx context.Context, req *connect.Request[nolav1.
 	}
 	return connect.NewResponse(&nolav1.DeleteModuleResponse{}), nil
 }
+
+// refreshEvery is how often a node looks whether another one has changed the
+// default version of a module that it runs.
+const refreshEvery = 5 * time.Second
+
+// runRefresh takes away what other nodes have replaced, until ctx ends.
+func (m *Modules) runRefresh(ctx context.Context) {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			m.refresh(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *Modules) refresh(ctx context.Context) {
+	for key, r := range *m.current.Load() {
+		mod, _, err := m.catalog.Module(ctx, key.namespace, key.name)
+		if err != nil || mod.Default == r.version {
+			continue // what cannot be read is looked at again
+		}
+		m.mu.Lock()
+		if (*m.current.Load())[key] == r {
+			_ = m.setReady(key, nil) // who asks next finds what is there now
+		}
+		m.mu.Unlock()
+	}
+}

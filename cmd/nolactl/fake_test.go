@@ -800,6 +800,10 @@ func (f *fake) ListNodes(context.Context, *connect.Request[nolav1.ListNodesReque
 	return answer(&nolav1.ListNodesResponse{Nodes: []*nolav1.Node{f.node()}})
 }
 
+func (f *fake) DrainNode(_ context.Context, req *connect.Request[nolav1.DrainNodeRequest]) (*connect.Response[nolav1.DrainNodeResponse], error) {
+	return answer(&nolav1.DrainNodeResponse{Node: &nolav1.Node{NodeId: "gone#1", Name: req.Msg.Node}})
+}
+
 func (f *fake) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {
 	return answer(&nolav1.GetClusterResponse{ServerTime: timestamppb.New(fakeTime), VirtualTime: true})
 }
