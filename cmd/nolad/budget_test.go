@@ -1,13 +1,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -29,7 +34,7 @@ func TestLargeActorsInMemoryLimit(t *testing.T) {
 		t.Skip("no figures of another process's memory here")
 	}
 	const callers = 64
-	actors := sized(3_000, 60_000)
+	actors := sized(3_000, 200_000)
 	for name, file := range map[string]string{"small": "../../testdata/guests/small/small.wasm", "go": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("GOMEMLIMIT", fmt.Sprint(limitedTo))
@@ -71,6 +76,56 @@ func TestLargeActorsInMemoryLimit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestBudgetTakesOthersOff has the process use memory that the Go runtime does
+// not know of, and looks at what is left to the heap.
+func TestBudgetTakesOthersOff(t *testing.T) {
+	const limit, others = 1 << 30, 200 << 20
+	if _, ok := othersBytes(); !ok {
+		t.Skip("no figures of the memory of a process here")
+	}
+	before := debug.SetMemoryLimit(limit)
+	defer debug.SetMemoryLimit(before)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		keepBudget(ctx, limit)
+	}()
+	mapped, err := syscall.Mmap(-1, 0, others, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 0; at < len(mapped); at += os.Getpagesize() {
+		mapped[at] = 1
+	}
+	eventually(t, 10*time.Second, "the heap gets less", func() bool { return memoryLimit() <= limit-others*9/10 })
+	if err := syscall.Munmap(mapped); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the heap gets it back", func() bool { return memoryLimit() > limit-others/2 })
+	cancel()
+	<-done
+	if got := memoryLimit(); got != limit {
+		t.Errorf("the limit ends as %d, want %d", got, limit)
+	}
+}
+
+// TestLimitsFollowTheMemory looks at what limits in bytes default to.
+func TestLimitsFollowTheMemory(t *testing.T) {
+	for _, tt := range []struct{ memory, set, instances, calls int64 }{
+		{math.MaxInt64, 0, 1 << 30, 256 << 20},
+		{8 << 30, 0, 1 << 30, 256 << 20},
+		{512 << 20, 0, 128 << 20, 64 << 20},
+		{512 << 20, 300 << 20, 300 << 20, 64 << 20},
+		{1, 0, 1 << 20, 1 << 20},
+	} {
+		got := limitsConfig{InstanceBytes: tt.set}.withMemory(tt.memory)
+		if got.InstanceBytes != tt.instances || got.CallBytes != tt.calls {
+			t.Errorf("with %d bytes of memory and instance_bytes %d: %+v, want %d and %d", tt.memory, tt.set, got, tt.instances, tt.calls)
+		}
 	}
 }
 
