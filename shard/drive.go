@@ -117,9 +117,7 @@ func (m *Manager) step(b *box, in core.Input, out *core.Output) {
 	wake, bytes := b.core.Wake(), b.core.Bytes()
 	m.clock.note(b, wake) // in the order of the steps, or a wake-up is lost
 	b.mu.Unlock()
-	if b.bytes.Load() != bytes {
-		b.bytes.Store(bytes)
-	}
+	m.noteBytes(b, bytes)
 	for _, i := range out.Interrupts {
 		i.Act.Shell.(*guest).interrupt(i)
 	}
@@ -350,6 +348,9 @@ func (m *Manager) closeAll(out *core.Output) {
 		if g, ok := a.Shell.(*guest); ok {
 			g.end()
 		}
+	}
+	if len(out.Closed) > 0 {
+		m.room.free()
 	}
 	out.Closed = out.Closed[:0]
 }

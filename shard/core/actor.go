@@ -702,6 +702,7 @@ func (s *Shard) passivateIdle(out *Output) {
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 	s.idle.remove(a)
 	a.stopping = true
+	s.setBytes(a, 0) // they are as good as free
 	if a.Shell == nil || a.fresh {
 		s.stop(a, out)
 		return
