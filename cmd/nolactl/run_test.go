@@ -372,6 +372,32 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	}
 }
 
+// TestTimesGoByTheServersClock: what counts from now, and how far off a time is,
+// goes by the server's clock, which may be virtual; offline by ours.
+func TestTimesGoByTheServersClock(t *testing.T) {
+	f, url := newFake(t)
+	f.time = start.Add(100 * 24 * time.Hour)
+	s := session{server: url}
+	if res := s.run(t, "schedule", "pause", "tick", "--until", "+2h"); res.code != exitOK {
+		t.Fatalf("code %d\n%s", res.code, res.err)
+	}
+	if until := f.schedules["default/tick"].GetState().GetPausedUntil().AsTime(); until.Sub(f.time) < 2*time.Hour || until.Sub(f.time) > 2*time.Hour+time.Minute {
+		t.Errorf("paused until %s, want 2 h after the server's %s", until, f.time)
+	}
+	if res := s.run(t, "namespace", "get", "staging"); !strings.Contains(res.out, "(100d ago)") {
+		t.Errorf("what was changed an hour before %s is shown at %s as\n%s", start, f.time, res.out)
+	}
+	res := s.run(t, "schedule", "next", "@daily", "--after", "+24h", "--count", "1")
+	if want := start.Add(24 * time.Hour).Format("2006-01"); !strings.HasPrefix(strings.Split(res.out, "\n")[1], want) {
+		t.Errorf("offline, the next day is\n%swant one of %s", res.out, want)
+	}
+	for _, shown := range []string{"2026-11-24 13:00:00+01:00", "2026-11-24 12:00:00Z", "2026-11-24 12:00:00.250Z"} {
+		if res := s.run(t, "cast", "counter/alice", "inc", "--at", shown); res.code != exitOK {
+			t.Errorf("a time as it is shown, %q, is refused:\n%s", shown, res.err)
+		}
+	}
+}
+
 func TestRemovalAsksAPerson(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer string

@@ -24,7 +24,7 @@ func TestScheduleListFlags(t *testing.T) {
 		"list --paused=false --failing=false":     "paused=false failing=false",
 		"list --never-ran":                        "ran=false",
 		"list --never-ran=false":                  "ran=true",
-		"list --missed-since -24h":                "missed_since=2026-11-23T12:00:00Z",
+		"list --missed-since 2026-11-23T12:00:00Z":                "missed_since=2026-11-23T12:00:00Z",
 		"list --missed-since 2026-11-24":          "missed_since=2026-11-23T23:00:00Z", // on this machine's clock
 		"list ni --filter type=a --paused":        "type=a id=ni* paused=true",
 	} {
