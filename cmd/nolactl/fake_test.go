@@ -468,7 +468,7 @@ func (f *fake) GetModule(_ context.Context, req *connect.Request[nolav1.GetModul
 	key := req.Msg.Namespace + "/" + req.Msg.Name
 	v := cmp.Or(req.Msg.Version, f.defaults[key])
 	if v > uint64(len(f.modules[key])) {
-		return nil, failure(connect.CodeNotFound, "VERSION_NOT_FOUND", fmt.Sprintf("module %s has no version %d", req.Msg.Name, v))
+		return nil, failure(connect.CodeNotFound, "VERSION_NOT_FOUND", fmt.Sprintf("module %s has no version %d", req.Msg.Name, v), "module", req.Msg.Name)
 	}
 	return answer(&nolav1.GetModuleResponse{Module: f.info(key), Version: f.modules[key][v-1]})
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -326,6 +328,28 @@ func TestHintNamesWhatIsKnown(t *testing.T) {
 		res := session{server: url}.run(t, strings.Fields(line)...)
 		if strings.Count(res.err, "module push") != 1 || !strings.Contains(res.err, "--name none") {
 			t.Errorf("nolactl %s: want one hint, with the name none, in\n%s", line, res.err)
+		}
+	}
+}
+
+// TestHintsNameNoPlaceholder: what a hint tells to type holds names, where the
+// error tells them, and no word that stands for one.
+func TestHintsNameNoPlaceholder(t *testing.T) {
+	told := map[string]string{"module": "clock", "namespace": "ops", "calendar": "bank", "schedules": "nightly\ntick"}
+	for _, reason := range []nola.Reason{
+		nola.ReasonModuleNotFound, nola.ReasonVersionNotFound, nola.ReasonActorNotFound, nola.ReasonScheduleNotFound, nola.ReasonCalendarNotFound,
+		nola.ReasonCalendarInUse, nola.ReasonNamespaceNotFound, nola.ReasonOperationNotFound, nola.ReasonETagMismatch, nola.ReasonModuleInUse,
+		nola.ReasonGuestTrap, nola.ReasonAlreadyExists, nola.ReasonKeyReused,
+	} {
+		for _, meta := range []map[string]string{told, nil} {
+			c := &cli{namespace: "ops", namespaced: true}
+			hint := c.hint(reason, meta)
+			if regexp.MustCompile(`\b(NAME|ID|TYPE)\b`).MatchString(strings.ReplaceAll(hint, "--name", "")) {
+				t.Errorf("%s, told %v: the hint %q has a placeholder in it", reason, meta, hint)
+			}
+			if strings.Contains(hint, "module list") && !strings.Contains(hint, "-n ops") {
+				t.Errorf("%s: the hint %q leads into another namespace", reason, hint)
+			}
 		}
 	}
 }
