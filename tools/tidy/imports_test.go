@@ -71,9 +71,9 @@ var table = []row{
 	},
 	{
 		packages: "persistence/cqlstore",
-		ours:     []string{".", "persistence"},
-		others:   []string{"github.com/gocql/gocql"},
-		why:      "an engine maps the store contract onto one database and knows nothing else",
+		ours:     []string{".", "persistence", "persistence/lane"},
+		others:   []string{"github.com/gocql/gocql", "github.com/tidwall/btree"},
+		why:      "the engine does the I/O of the protocol in persistence/lane, on one driver, and knows nothing else",
 	},
 	{
 		packages: "persistence/cqlstore/cqlfake",
