@@ -362,6 +362,7 @@ func (r *Runtime) tooSlow(ctx context.Context) error {
 		return nola.Errorf(nola.ReasonCanceled, "preparing the module was canceled")
 	}
 	e := nola.LimitError(nola.ReasonDeadlineExceeded, "compile_timeout", int64(r.config.CompileTimeout), "preparing the module took longer than the caller or the node's compile timeout of %s allows; push it again, or push a smaller module", r.config.CompileTimeout)
+	e.Metadata["where"] = "queue" // no turn began
 	e.RetryAfter = time.Second
 	return e
 }
