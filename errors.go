@@ -57,6 +57,7 @@ const (
 	ReasonOutcomeUnknown     Reason = "OUTCOME_UNKNOWN"
 	ReasonPermissionDenied   Reason = "PERMISSION_DENIED"
 	ReasonUnauthenticated    Reason = "UNAUTHENTICATED"
+	ReasonBackupsDisabled    Reason = "BACKUPS_DISABLED"
 	ReasonTimeNotVirtual     Reason = "TIME_NOT_VIRTUAL"
 	ReasonUnavailable        Reason = "UNAVAILABLE"
 	ReasonInternal           Reason = "INTERNAL"

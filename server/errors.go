@@ -65,6 +65,7 @@ var codes = map[nola.Reason]connect.Code{
 	nola.ReasonShardMoving:        connect.CodeUnavailable,
 	nola.ReasonNoOwner:            connect.CodeUnavailable,
 	nola.ReasonOutcomeUnknown:     connect.CodeUnavailable,
+	nola.ReasonBackupsDisabled:    connect.CodeFailedPrecondition,
 	nola.ReasonTimeNotVirtual:     connect.CodeFailedPrecondition,
 	nola.ReasonUpgradeRefused:     connect.CodeFailedPrecondition,
 	nola.ReasonUnavailable:        connect.CodeUnavailable,

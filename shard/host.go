@@ -44,6 +44,7 @@ type host struct {
 	random    *rand.ChaCha8
 	started   bool
 	startedAt time.Time
+	lost      error // a nested call reached nobody: the turn is rolled back
 
 	turn   nola.Turn
 	writes []nola.Write // memory for effects

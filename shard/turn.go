@@ -155,6 +155,9 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		h.inv = t.Call.Inv
 	}
 	reply, err := r.run(h)
+	if h.lost != nil {
+		err = h.lost
+	}
 	if err == nil && t.Shutdown == "" {
 		err = h.keep()
 	}

@@ -305,6 +305,9 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("call", arg, h)
+	case "callor": // calls, and increments itself whatever came of it
+		_, _ = in.run("call", arg, h)
+		return in.run("inc", "", h)
 	case "callthentrap": // calls, then traps on its first attempts
 		reply, err := h.Call(nola.OutCall{ID: at(0), Operation: at(1)})
 		if err != nil {
@@ -419,6 +422,14 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("nominal", "", h)
+	case "busy": // for so many microseconds, then increments itself
+		us, _ := strconv.Atoi(arg)
+		select {
+		case <-time.After(time.Duration(us) * time.Microsecond):
+		case err := <-in.stop:
+			return "", err
+		}
+		return in.run("inc", "", h)
 	case "wait150":
 		select {
 		case <-time.After(150 * time.Millisecond):

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/nolaproject/nola"
 )
 
 // pipelineVersion says how this package makes of a module what it runs. Raise it
@@ -27,13 +29,15 @@ const pipelineVersion = 1
 // on disk beside the engine's code, under the digest of the module's bytes and
 // the limits that are built in. A damaged one is made anew.
 type derived struct {
-	Key       []byte // of the code, so that it is not taken for other
-	Metered   []byte
-	MemoryMin uint32
-	MemoryMax uint32
-	Elements  int
-	Segments  int
-	Globals   []uint32 // numbers of the mutable ones
+	Key           []byte // of the code, so that it is not taken for other
+	Metered       []byte
+	MemoryMin     uint32
+	MemoryMax     uint32
+	TableElements int
+	Segments      int
+	Imports       int
+	Globals       []uint32 // numbers of the mutable ones
+	Elements      []uint32 // of tables that are filled here, as numbersOf writes them
 
 	Image      []byte
 	Values     []uint64 // of the globals
@@ -76,15 +80,20 @@ func (r *Runtime) derivedDir() string {
 	return filepath.Join(r.config.CacheDir, derivedPrefix+strconv.Itoa(pipelineVersion))
 }
 
-func (k codeKey) bytes() []byte {
+// derivedKey names what is made of a module here.
+func (r *Runtime) derivedKey(k codeKey) []byte {
 	b := binary.AppendUvarint(k.digest[:], pipelineVersion)
 	b = binary.AppendVarint(b, int64(k.tableElements))
 	b = binary.AppendVarint(b, int64(k.depth))
-	return binary.AppendVarint(b, k.memoryBytes)
+	b = binary.AppendVarint(b, k.memoryBytes)
+	if r.fillsTables() {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
 func (r *Runtime) derivedFile(k codeKey) string {
-	sum := sha256.Sum256(k.bytes())
+	sum := sha256.Sum256(r.derivedKey(k))
 	return filepath.Join(r.derivedDir(), hex.EncodeToString(k.digest[:])+"-"+hex.EncodeToString(sum[:8]))
 }
 
@@ -102,7 +111,7 @@ func (r *Runtime) loadDerived(k codeKey) *derived {
 	if err == nil {
 		d, err = decodeDerived(b)
 	}
-	if err == nil && !bytes.Equal(d.Key, k.bytes()) {
+	if err == nil && !bytes.Equal(d.Key, r.derivedKey(k)) {
 		err = errors.New("it is of another module")
 	}
 	if err != nil {
@@ -145,14 +154,14 @@ func encodeDerived(d *derived) ([]byte, error) {
 
 // saveDerived keeps what was made of a module. That is not worth failing for. A
 // module without an image is not kept: why it has none may pass.
-func (r *Runtime) saveDerived(c *compiled, metered []byte, engine []string) {
+func (r *Runtime) saveDerived(c *compiled, metered []byte, elements []element, engine []string) {
 	if r.config.CacheDir == "" || c.image == nil {
 		return
 	}
 	err := func() error {
 		b, err := encodeDerived(&derived{
-			Key: c.key.bytes(), Metered: metered, MemoryMin: c.shape.memory.min, MemoryMax: c.shape.memory.max, Elements: c.shape.elements, Segments: c.shape.segments,
-			Globals: c.layout.globals, Image: c.image.bytes, Values: c.image.globals, Depth: c.image.depth, Monotonic: c.image.monotonic,
+			Key: r.derivedKey(c.key), Metered: metered, MemoryMin: c.shape.memory.min, MemoryMax: c.shape.memory.max, TableElements: c.shape.elements, Segments: c.shape.segments,
+			Imports: c.shape.imports, Elements: numbersOf(elements), Globals: c.layout.globals, Image: c.image.bytes, Values: c.image.globals, Depth: c.image.depth, Monotonic: c.image.monotonic,
 			Generators: c.image.generators, Engine: engine,
 		})
 		if err != nil {
@@ -183,12 +192,52 @@ func (r *Runtime) revive(ctx context.Context, c *compiled, d *derived) error {
 		return err
 	}
 	c.code = code
-	c.shape = &parsed{elements: d.Elements, segments: d.Segments, memory: limits{min: d.MemoryMin, max: d.MemoryMax}}
-	c.layout = &layout{globals: d.Globals}
+	c.shape = &parsed{imports: d.Imports, elements: d.TableElements, segments: d.Segments, memory: limits{min: d.MemoryMin, max: d.MemoryMax}}
+	c.layout = &layout{globals: d.Globals, elements: elementsOf(d.Elements)}
 	c.image = &image{bytes: d.Image, globals: d.Values, depth: d.Depth, monotonic: d.Monotonic, generators: d.Generators}
 	c.image.share(r)
 	c.image.name(c)
-	return nil
+	if len(c.layout.elements) == 0 {
+		return nil
+	}
+	// The first instance has the engine's functions, of which tables are made.
+	i := &instance{module: &module{runtime: r, compiled: c, manifest: nola.Manifest{}.WithDefaults()}}
+	s, err := r.newSlot(c)
+	if err == nil {
+		err = s.open(i)
+		s.close()
+	}
+	c.layout.elements = nil
+	if err != nil {
+		c.image.close()
+		_ = code.Close(context.Background()) // it has nothing that can fail
+		c.code, c.shape, c.layout, c.image, c.tables = nil, nil, nil, nil, nil
+	}
+	return err
+}
+
+// numbersOf writes elements, three numbers for each.
+func numbersOf(elements []element) (numbers []uint32) {
+	for _, e := range elements {
+		if e.null {
+			e.function = nullFunction
+		}
+		numbers = append(numbers, e.table, e.at, e.function)
+	}
+	return numbers
+}
+
+const nullFunction = 1<<32 - 1
+
+func elementsOf(numbers []uint32) (elements []element) {
+	for ; len(numbers) >= 3; numbers = numbers[3:] {
+		e := element{table: numbers[0], at: numbers[1], function: numbers[2]}
+		if e.null = e.function == nullFunction; e.null {
+			e.function = 0
+		}
+		elements = append(elements, e)
+	}
+	return elements
 }
 
 // engineFiles are those in the engine's cache.

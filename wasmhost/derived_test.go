@@ -77,7 +77,7 @@ func TestDerivedIsTheSame(t *testing.T) {
 	for n, name := range keptGuests {
 		a, b := made[n].(*module).compiled, revived[n].(*module).compiled
 		if a.image.id() != b.image.id() || a.memoryMax() != b.memoryMax() || a.image.depth != b.image.depth ||
-			fmt.Sprint(a.image.generators) != fmt.Sprint(b.image.generators) || a.shape.elements != b.shape.elements || a.shape.segments != b.shape.segments {
+			fmt.Sprint(a.image.generators) != fmt.Sprint(b.image.generators) || len(a.layout.elements)+len(b.layout.elements) != 0 || (a.tables == nil) != (b.tables == nil) || a.shape.elements != b.shape.elements || a.shape.segments != b.shape.segments {
 			t.Errorf("%s differs: %+v, made %+v", name, b.shape, a.shape)
 		}
 		i, err := revived[n].Instantiate(nola.ActorRef{})
@@ -147,6 +147,9 @@ func TestOtherPipelinesAreThrownAway(t *testing.T) {
 // version of the pipeline says. If a guest's binary has changed, only its line
 // changes; otherwise raise pipelineVersion, and look at images.golden.
 func TestPipelineVersion(t *testing.T) {
+	if !tablesWork() {
+		t.Skip("the engine is not as expected, so that other code is made")
+	}
 	var got strings.Builder
 	fmt.Fprintf(&got, "version %d\n", pipelineVersion)
 	for _, name := range keptGuests {
@@ -162,9 +165,8 @@ func TestPipelineVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d.Engine = nil // it depends on the processor
 		h := sha256.New()
-		for _, part := range []any{d.Key, d.Metered, d.Image, fmt.Append(nil, d.MemoryMin, d.MemoryMax, d.Elements, d.Segments, d.Globals, d.Values, d.Depth, d.Monotonic, d.Generators)} {
+		for _, part := range []any{d.Key, d.Metered, d.Image, fmt.Append(nil, d.MemoryMin, d.MemoryMax, d.TableElements, d.Segments, d.Imports, d.Elements, d.Globals, d.Values, d.Depth, d.Monotonic, d.Generators)} {
 			b := part.([]byte)
 			_ = binary.Write(h, binary.LittleEndian, uint64(len(b)))
 			h.Write(b)

@@ -169,6 +169,9 @@ type Call struct {
 	By     *Turn
 	Dep    nola.Seq
 	Result nola.Result
+	// Unwritten says that nothing was committed for the answer: it rests on what
+	// is in memory alone.
+	Unwritten bool
 
 	// Where it came from, if nobody waits for it.
 	origin origin
@@ -326,6 +329,10 @@ func (c *Call) step(s *Shard, out *Output) {
 		return
 	}
 	if !c.admitted && c.origin == fromCaller {
+		if s.leaving != nil && !c.Early {
+			s.refuse(&c.Ticket, errMoving(s.id), out)
+			return
+		}
 		if err := s.admit(s.acts[c.Inv.Target], c); err != nil {
 			s.refuse(&c.Ticket, err, out)
 			return
@@ -430,6 +437,9 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	if a.running || a.loading || a.deleting != 0 || s.fenced != nil || s.acts[a.ref] != a {
 		return
 	}
+	if s.leaving != nil && a.queue.head == nil {
+		return
+	}
 	if s.pending > s.limits.PendingBytesMax {
 		if !a.isStalled {
 			a.isStalled = true
@@ -445,6 +455,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	a.stopping = false
 	s.idle.remove(a)
 	a.running = true
+	s.turns++
 	if c.order != nil {
 		a.turn = Turn{Act: a, Number: a.turns, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
 		out.Turns = append(out.Turns, &a.turn)
@@ -696,6 +707,7 @@ func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 		return
 	}
 	a.running = true
+	s.turns++
 	a.turn = Turn{Act: a, Number: a.turns, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
 	out.Turns = append(out.Turns, &a.turn)
 }

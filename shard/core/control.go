@@ -29,8 +29,8 @@ type Control struct {
 }
 
 func (in *Control) step(s *Shard, out *Output) {
-	if s.fenced != nil {
-		s.refuse(&in.Ticket, s.fenced, out)
+	if err := s.shut(); err != nil {
+		s.refuse(&in.Ticket, err, out)
 		return
 	}
 	if in.Kind == Passivate && s.acts[in.Ref] == nil {

@@ -61,6 +61,12 @@ func (t *Turn) Dep() nola.Seq { return t.dep }
 // mean nothing in another one.
 func (t *Turn) Epoch() nola.Epoch { return t.epoch }
 
+// WasDue reports whether the turn is for something that became due (a timer, a
+// firing, a cast that had to wait), and nobody waits for it.
+func (t *Turn) WasDue() bool {
+	return t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
+}
+
 // Saw tells that the turn has seen something of the group seq: a nested call
 // brought it.
 func (t *Turn) Saw(seq nola.Seq) { t.dep = max(t.dep, seq) }
@@ -76,6 +82,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.schedules[ref].pins--
 	}
 	a.running = false
+	s.turns--
 	a.turns++
 	a.steps += t.Effects.Steps
 	a.used = s.now
@@ -127,9 +134,11 @@ func (s *Shard) endCall(t *Turn, out *Output) {
 		c.Result.Payload = t.Effects.Reply
 	}
 	c.Err = t.Err
+	c.Unwritten = !wrote
 	if k := c.entry; k != nil {
 		if wrote || t.Err == nil && t.Effects.Called || isGuestError(t.Err) {
 			s.remember(a, k, s.outcome(c, t.Err))
+			c.Unwritten = false
 			seq = s.openSeq()
 		}
 		s.concluded(a, k, c, seq, out)
