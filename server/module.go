@@ -550,6 +550,11 @@ func (m *Modules) deleteVersion(ctx context.Context, rec *persistence.ModuleVers
 		if err := m.store.DeleteObject(ctx, rec.Digest); err != nil {
 			return err
 		}
+		if f, ok := m.runtime.(nola.Forgetter); ok {
+			if err := f.Forget(rec.Digest); err != nil {
+				return err
+			}
+		}
 	}
 	return m.catalog.DeleteModuleVersion(ctx, version, rec.Namespace, rec.Name, rec.Version)
 }
