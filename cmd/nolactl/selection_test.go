@@ -9,14 +9,15 @@ import (
 
 func TestScheduleListFlags(t *testing.T) {
 	for line, want := range map[string]string{
-		"list":                               "",
-		"list ni":                            "id=ni*",
-		"list a|b":                           `id="a b"*`,
-		"list --text disk":                   "text=disk",
-		"list --text full|disk*":             `text="full disk*"`,
-		"list --actor counter/a|b":           `actor="counter/a b"`,
-		"list --actor default:counter/alice": "actor=counter/alice",
-		"list --type counter":                "type=counter",
+		"list":                                    "",
+		"list ni":                                 "id=ni*",
+		"list a|b":                                `id="a b"*`,
+		"list --text disk":                        "text=disk",
+		"list --text full|disk*":                  `text="full disk*"`,
+		"list --actor counter/a|b":                `actor="counter/a b"`,
+		"list --actor default:counter/alice":      "actor=counter/alice",
+		"list --type counter":                     "type=counter",
+		"list --calendar bank":                    "calendar=bank",
 		"list --label a=b --label c=d* --label e": "label.a=b label.c=d* label.e=*",
 		"list --label a=":                         "label.a=",
 		"list --label a=the|shop*":                `label.a="the shop"*`,
