@@ -456,14 +456,18 @@ func (c *Compiled) Next(after time.Time) (time.Time, bool) {
 // it is false, and no nominal time lies between after and at; if there is none at
 // all, at is zero.
 func (c *Compiled) search(after time.Time, most int) (at time.Time, ok bool, cost int) {
+	return c.within(after, horizon, most)
+}
+
+// within does so for the times before end.
+func (c *Compiled) within(after, end time.Time, most int) (at time.Time, ok bool, cost int) {
 	if !c.start.IsZero() && after.Before(c.start) {
 		after = c.start.Add(-1)
 	}
 	if after.Before(beforeAll) {
 		after = beforeAll
 	}
-	end := horizon
-	if !c.end.IsZero() && c.end.Before(horizon) {
+	if !c.end.IsZero() && c.end.Before(end) {
 		end = c.end.Add(1)
 	}
 	if !after.Before(end) {
@@ -568,10 +572,10 @@ func (c *Compiled) Prev(before time.Time) (time.Time, bool) {
 // one search it makes in any case.
 func (c *Compiled) nextBefore(after, before time.Time, left *int) (time.Time, bool) {
 	for {
-		at, ok, cost := c.search(after, searchMax)
+		at, ok, cost := c.within(after, before, searchMax)
 		*left -= cost
 		switch {
-		case at.IsZero() || !at.Before(before):
+		case at.IsZero():
 			return time.Time{}, false
 		case ok:
 			return at, true

@@ -238,10 +238,16 @@ func (r *runner) do(t task) {
 	}
 }
 
-// deliver brings casts from one shard of this node to another, and the answer
-// back.
+// deliver brings casts from a shard of this node to another, and the answer back.
 func (r *runner) deliver(from *box, d *core.Delivery) {
 	to := r.m.boxes[d.To]
+	if r.m.cfg.Peers != nil && to.epoch.Load() == 0 {
+		unpark := r.m.pool.park(r)
+		d.Err = r.m.cfg.Peers.Deliver(r.m.ctx, d)
+		unpark()
+		r.drive(from, &core.Delivered{Delivery: d}, nil, false)
+		return
+	}
 	w := r.m.newWaiter()
 	d.Shell = w
 	r.drive(to, d, w, false)

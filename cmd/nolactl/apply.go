@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -50,7 +51,7 @@ func (c *cli) exportSchedules(ctx context.Context, filter string) error {
 	req := &nolav1.ListSchedulesRequest{Namespace: c.namespace, Filter: filter}
 	list := c.scheduleListing(func(size int32, token string) ([]*nolav1.Schedule, string, error) {
 		req.PageSize, req.PageToken = size, token
-		res, err := ask(ctx, c.timeout, r.schedules.ListSchedules, req)
+		res, err := ask(ctx, c.timeout, r.Schedules.ListSchedules, req)
 		for i, s := range res.GetSchedules() {
 			res.Schedules[i] = definition(s)
 			bytes += proto.Size(s)
@@ -243,7 +244,7 @@ func (c *cli) applySchedules(ctx context.Context, list []*nolav1.Schedule, opts 
 }
 
 // planPrune finds the schedules of the namespaces of list that seen does not name.
-func (c *cli) planPrune(ctx context.Context, r *remote, list []*nolav1.Schedule, seen map[string]bool, labels []string) (plan []planned, err error) {
+func (c *cli) planPrune(ctx context.Context, r *client.Client, list []*nolav1.Schedule, seen map[string]bool, labels []string) (plan []planned, err error) {
 	chosen := selection{labels: labels}
 	filter, err := chosen.text(c, pflag.NewFlagSet("", pflag.ContinueOnError), "")
 	if err != nil {
@@ -257,7 +258,7 @@ func (c *cli) planPrune(ctx context.Context, r *remote, list []*nolav1.Schedule,
 		spaces[s.Namespace] = true
 		req := &nolav1.ListSchedulesRequest{Namespace: s.Namespace, Filter: filter, PageSize: pageMax}
 		for more := true; more; more = req.PageToken != "" {
-			res, err := ask(ctx, c.timeout, r.schedules.ListSchedules, req)
+			res, err := ask(ctx, c.timeout, r.Schedules.ListSchedules, req)
 			if err != nil {
 				return nil, err
 			}
@@ -278,7 +279,7 @@ func (c *cli) planPrune(ctx context.Context, r *remote, list []*nolav1.Schedule,
 
 // planSchedule compares a schedule of a file with the one that is there, and has
 // the server check what would be new.
-func (c *cli) planSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, state bool) (planned, error) {
+func (c *cli) planSchedule(ctx context.Context, r *client.Client, s *nolav1.Schedule, state bool) (planned, error) {
 	p := planned{want: s}
 	at := func(err error) error {
 		e := c.explain(err)
@@ -288,7 +289,7 @@ func (c *cli) planSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, s
 	if s.Target.Actor.Namespace == "" {
 		s.Target.Actor.Namespace = s.Namespace
 	}
-	res, err := ask(ctx, c.timeout, r.schedules.GetSchedule, &nolav1.GetScheduleRequest{Namespace: s.Namespace, ScheduleId: s.ScheduleId})
+	res, err := ask(ctx, c.timeout, r.Schedules.GetSchedule, &nolav1.GetScheduleRequest{Namespace: s.Namespace, ScheduleId: s.ScheduleId})
 	switch {
 	case err == nil:
 		p.have = res.Schedule
@@ -311,7 +312,7 @@ func (c *cli) planSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, s
 	}
 	if p.have == nil || slices.Contains(p.mask, "spec") || slices.Contains(p.mask, "policy") {
 		req := &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, Policy: s.Policy, ScheduleId: s.ScheduleId, Count: 1}
-		res, err := ask(ctx, c.timeout, r.schedules.PreviewSchedule, req)
+		res, err := ask(ctx, c.timeout, r.Schedules.PreviewSchedule, req)
 		if err != nil {
 			return p, at(err)
 		}
@@ -353,7 +354,7 @@ func (c *cli) showPlan(plan []planned) error {
 }
 
 // carryOut makes the changes, and stops at the first that fails.
-func (c *cli) carryOut(ctx context.Context, r *remote, plan []planned) error {
+func (c *cli) carryOut(ctx context.Context, r *client.Client, plan []planned) error {
 	words := c.output == "" || c.output == formatTable
 	for i := range plan {
 		p := &plan[i]
@@ -362,19 +363,19 @@ func (c *cli) carryOut(ctx context.Context, r *remote, plan []planned) error {
 		var err error
 		switch {
 		case p.gone:
-			_, err = ask(ctx, c.timeout, r.schedules.DeleteSchedule, &nolav1.DeleteScheduleRequest{Namespace: p.have.Namespace, ScheduleId: p.have.ScheduleId, Etag: p.have.Etag})
+			_, err = ask(ctx, c.timeout, r.Schedules.DeleteSchedule, &nolav1.DeleteScheduleRequest{Namespace: p.have.Namespace, ScheduleId: p.have.ScheduleId, Etag: p.have.Etag})
 			if err != nil && nola.Reason(c.explain(err).reason) == nola.ReasonScheduleNotFound {
 				err = nil // somebody else was faster
 			}
 		case p.have == nil:
 			var res *nolav1.CreateScheduleResponse
-			res, err = ask(ctx, c.timeout, r.schedules.CreateSchedule, &nolav1.CreateScheduleRequest{Schedule: p.want, RequestId: requestIDOr("")})
+			res, err = ask(ctx, c.timeout, r.Schedules.CreateSchedule, &nolav1.CreateScheduleRequest{Schedule: p.want, RequestId: requestIDOr("")})
 			if err == nil {
 				made, warnings = res.Schedule, res.Warnings
 			}
 		case len(p.mask) > 0:
 			var res *nolav1.UpdateScheduleResponse
-			res, err = ask(ctx, c.timeout, r.schedules.UpdateSchedule, updateRequest(p.want, p.mask, p.have.Etag))
+			res, err = ask(ctx, c.timeout, r.Schedules.UpdateSchedule, updateRequest(p.want, p.mask, p.have.Etag))
 			if err == nil {
 				made, warnings = res.Schedule, res.Warnings
 			}

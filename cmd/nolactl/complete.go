@@ -53,7 +53,7 @@ func (c *cli) completeInvocation(ctx context.Context, args []string, file, failu
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.CompleteInvocation, req)
+	res, err := ask(ctx, c.timeout, r.Actors.CompleteInvocation, req)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ nolactl invocation pending counter/alice -o json`,
 					return &nolav1.ListDeferredResponse{Deferred: all}
 				},
 				fetch: func(int32, string) ([]*nolav1.DeferredInvocation, string, error) {
-					res, err := ask(cmd.Context(), c.timeout, r.actors.ListDeferred, &nolav1.ListDeferredRequest{Actor: ref})
+					res, err := ask(cmd.Context(), c.timeout, r.Actors.ListDeferred, &nolav1.ListDeferredRequest{Actor: ref})
 					return res.GetDeferred(), "", err
 				},
 			}.print(c, 0)

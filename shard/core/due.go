@@ -207,6 +207,9 @@ func (s *Shard) spillDue() {
 // popDue brings about what is due, so much at once. The rest waits for the next
 // tick, and so does what becomes due by that, so that others come first.
 func (s *Shard) popDue(out *Output) {
+	if s.leaving != nil {
+		return
+	}
 	d := &s.due
 	last := d.serial
 	for range s.limits.DueAtOnce {
