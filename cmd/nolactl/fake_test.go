@@ -320,6 +320,13 @@ func (f *fake) CompleteInvocation(_ context.Context, req *connect.Request[nolav1
 	return answer(&nolav1.CompleteInvocationResponse{InvocationId: []byte("0123456789abcdef")})
 }
 
+func (f *fake) ListDeferred(_ context.Context, req *connect.Request[nolav1.ListDeferredRequest]) (*connect.Response[nolav1.ListDeferredResponse], error) {
+	return answer(&nolav1.ListDeferredResponse{Deferred: []*nolav1.DeferredInvocation{
+		{Token: "000102030405060708090a0b0c0d0e0f", InvocationId: []byte("0123456789abcdef"), Operation: "approve", Deadline: ago(-time.Hour)},
+		{Token: "100102030405060708090a0b0c0d0e0f", InvocationId: []byte("0123456789abcdef"), Operation: "report", Deadline: ago(-2 * time.Hour), ScheduleId: "nightly", NominalTime: ago(time.Hour)},
+	}})
+}
+
 func (f *fake) SetTimer(context.Context, *connect.Request[nolav1.SetTimerRequest]) (*connect.Response[nolav1.SetTimerResponse], error) {
 	return answer(&nolav1.SetTimerResponse{})
 }
@@ -711,6 +718,9 @@ func (f *fake) TriggerSchedule(_ context.Context, req *connect.Request[nolav1.Tr
 func (f *fake) PreviewSchedule(_ context.Context, req *connect.Request[nolav1.PreviewScheduleRequest]) (*connect.Response[nolav1.PreviewScheduleResponse], error) {
 	if err := f.illegal(req.Msg.Namespace, req.Msg.Spec); err != nil {
 		return nil, err
+	}
+	if req.Msg.GetPolicy().GetBufferLimit() > 1000 {
+		return nil, failure(connect.CodeInvalidArgument, "INVALID_SPEC", "policy.buffer_limit is too great")
 	}
 	s := &nolav1.Schedule{Namespace: req.Msg.Namespace, ScheduleId: req.Msg.ScheduleId, Spec: req.Msg.Spec, Info: &nolav1.ScheduleInfo{}}
 	f.plan(s)

@@ -188,7 +188,7 @@ nolactl invocation get counter/alice --key order-17 -o json`,
 		})
 	get.Flags().StringVar(&key, "key", "", "idempotency key that the call was sent under")
 	get.ValidArgsFunction = c.completeActor
-	cmd.AddCommand(get, c.completeInvocationCommand())
+	cmd.AddCommand(get, c.pendingInvocationsCommand(), c.completeInvocationCommand())
 	return cmd
 }
 

@@ -27,6 +27,7 @@ func TestScheduleListFlags(t *testing.T) {
 		"list --missed-since 2026-11-23T12:00:00Z": "missed_since=2026-11-23T12:00:00Z",
 		"list --missed-since 2026-11-24":           "missed_since=2026-11-23T23:00:00Z", // on this machine's clock
 		"list ni --filter type=a --paused":         "type=a id=ni* paused=true",
+		"list --calendar bank":                     "calendar=bank",
 	} {
 		t.Run(line, func(t *testing.T) {
 			f, url := newFake(t)
