@@ -174,7 +174,7 @@ func (c *Client) attempt(ctx context.Context, call *call, s *session, try func(c
 	var key *nolav1.SessionKey
 	if s != nil {
 		if call.key.FirstAttempt.IsZero() {
-			now, err := c.serverNow(ctx)
+			now, err := c.ServerTime(ctx)
 			if err != nil {
 				f := asFailure(err)
 				f.unsent = true // the call itself

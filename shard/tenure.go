@@ -86,7 +86,7 @@ func (m *Manager) DropShard(id nola.ShardID) {
 	m.clock.note(b, time.Time{})
 	b.mu.Unlock()
 	m.commit.running.Unlock()
-	b.bytes.Store(0)
+	m.noteBytes(b, 0)
 	m.answer(&out)
 	m.closeAll(&out)
 }

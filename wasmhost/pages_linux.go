@@ -98,7 +98,8 @@ func (v *imageView) restore(view []byte) bool {
 		return true
 	}
 	base := uintptr(unsafe.Pointer(&view[0]))
-	var regions [64]pageRegion
+	regions := takeRegions()
+	defer regionLists.Put(regions)
 	written := uint64(0)
 	for from, end := base, base+uintptr(len(view)); from < end; {
 		n, next, ok := scanWritten(from, end, regions[:])
@@ -121,7 +122,8 @@ func (v *imageView) restore(view []byte) bool {
 // image's, and reports whether it could tell.
 func (v *imageView) written(view []byte, fn func(from, to int)) bool {
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(view)))
-	var regions [64]pageRegion
+	regions := takeRegions()
+	defer regionLists.Put(regions)
 	for from, end := base, base+uintptr(len(view)); from < end; {
 		n, next, ok := scanWritten(from, end, regions[:])
 		if !ok {
@@ -138,6 +140,12 @@ func (v *imageView) written(view []byte, fn func(from, to int)) bool {
 // pageRegion is the kernel's struct page_region.
 type pageRegion struct{ start, end, categories uint64 }
 
+// regionLists are lists for the kernel to fill. They must not lie on a stack: that
+// moves when it grows, and the kernel would write where it was.
+var regionLists = sync.Pool{New: func() any { return new([64]pageRegion) }}
+
+func takeRegions() *[64]pageRegion { return regionLists.Get().(*[64]pageRegion) }
+
 // scanArguments is the kernel's struct pm_scan_arg.
 type scanArguments struct {
 	size, flags, start, end, walkEnd, regions, regionsLen, pagesMax uint64
@@ -152,7 +160,7 @@ const (
 )
 
 // scanWritten finds the pages of a view that are no longer the file's. It stops
-// when regions is full; next is where to go on.
+// when regions, which takeRegions made, is full; next is where to go on.
 func scanWritten(from, to uintptr, regions []pageRegion) (n int, next uintptr, ok bool) {
 	a := scanArguments{
 		start: uint64(from), end: uint64(to),
@@ -201,7 +209,7 @@ var viewsWork = sync.OnceValue(func() bool {
 	view := mapped[:len(want)]
 	written := func() []pageRegion {
 		base := uintptr(unsafe.Pointer(&view[0]))
-		regions := make([]pageRegion, 8)
+		regions := takeRegions()[:]
 		n, next, ok := scanWritten(base, base+uintptr(len(view)), regions)
 		if !ok || next != base+uintptr(len(view)) {
 			return []pageRegion{{}, {}} // none that is expected
