@@ -64,6 +64,11 @@ func refuse(code connect.Code, reason nola.Reason, after time.Duration) answer {
 // drop cuts the connection when the call has arrived.
 func drop(context.Context) (*nolav1.InvokeResponse, error) { panic(http.ErrAbortHandler) }
 
+// cancel is what a server's end of a connection says that is closed under a call.
+func cancel(context.Context) (*nolav1.InvokeResponse, error) {
+	return nil, connect.NewError(connect.CodeCanceled, errors.New("stream closed"))
+}
+
 // hang answers nothing.
 func hang(ctx context.Context) (*nolav1.InvokeResponse, error) {
 	<-ctx.Done()
@@ -139,6 +144,7 @@ func TestInvokeRetriesUnderOneKey(t *testing.T) {
 		refuse(connect.CodeUnavailable, nola.ReasonShardMoving, time.Millisecond),
 		refuse(connect.CodeResourceExhausted, nola.ReasonMailboxFull, time.Millisecond),
 		drop,
+		cancel,
 		refuse(connect.CodeUnavailable, nola.ReasonOutcomeUnknown, 0),
 		reply("1"),
 	)
@@ -146,8 +152,8 @@ func TestInvokeRetriesUnderOneKey(t *testing.T) {
 	if err != nil || string(res.Payload) != "1" {
 		t.Fatalf("reply %q, error %v", res.Payload, err)
 	}
-	if len(s.seen) != 5 {
-		t.Fatalf("%d attempts, want 5", len(s.seen))
+	if len(s.seen) != 6 {
+		t.Fatalf("%d attempts, want 6", len(s.seen))
 	}
 	first := s.seen[0].GetSession()
 	for i, m := range s.seen {
@@ -171,7 +177,7 @@ func TestInvokeRetriesUnderOneKey(t *testing.T) {
 	if _, err := invoke(c, 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if k := s.seen[5].GetSession(); k.GetSeq() != first.GetSeq()+1 || k.GetAckedBelow() != k.GetSeq() {
+	if k := s.seen[6].GetSession(); k.GetSeq() != first.GetSeq()+1 || k.GetAckedBelow() != k.GetSeq() {
 		t.Errorf("the next call has key %v, want the next number with all before it acknowledged", k)
 	}
 }

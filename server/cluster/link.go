@@ -40,7 +40,7 @@ type link struct {
 	name   string
 	http   *http.Client
 	client peerv1connect.PeerServiceClient
-	ctx    context.Context
+	ctx    context.Context // ends with close
 	stop   context.CancelFunc
 	calls  [CallStreams]calls
 }
