@@ -135,7 +135,7 @@ type flushed struct {
 func (m *memory) begin() *flush {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.flushing || len(m.dirty) == 0 && len(m.holes) == 0 && len(m.entries) == 0 && !m.stale && m.first == 0 {
+	if m.flushing || m.frozen || len(m.dirty) == 0 && len(m.holes) == 0 && len(m.entries) == 0 && !m.stale && m.first == 0 {
 		return nil
 	}
 	for m.scans > 0 {
@@ -338,7 +338,7 @@ func (a *appliers) flush(ctx context.Context, m *memory) (bool, error) {
 func (m *memory) oldest() lane.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.first == 0 {
+	if m.first == 0 || m.frozen {
 		return math.MaxInt64
 	}
 	return m.first

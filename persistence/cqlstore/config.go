@@ -225,7 +225,7 @@ func (c Config) explain(err error) error {
 	switch {
 	case strings.Contains(text, "username and/or password are incorrect"), strings.Contains(text, "Provided username"), strings.Contains(text, "Bad credentials"), strings.Contains(text, "authentication required"):
 		return fmt.Errorf("%w: give the name and the password of a role that may log in at %s: %w", ErrCredentials, where, err)
-	case c.Datacenter != "" && (errors.Is(err, gocql.ErrNoConnectionsStarted) || errors.Is(err, gocql.ErrNoConnections)):
+	case c.Datacenter != "" && (errors.Is(err, gocql.ErrNoConnectionsStarted) || strings.Contains(text, "host was filtered")):
 		return fmt.Errorf("%w: none of data centre %q is known at %s, or none of it answers; nodetool status shows the names: %w", ErrAway, c.Datacenter, where, err)
 	default:
 		return fmt.Errorf("%w: is one of %s right, and does it speak CQL there (and TLS, if it was asked for)? %w", ErrAway, where, err)

@@ -423,4 +423,3 @@ func TestNodes(t *testing.T) {
 		t.Error("a node without an id was written")
 	}
 }
-

@@ -45,14 +45,21 @@ func onFake(t *testing.T, config cqlfake.Config) cqlstore.Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	c := cqlstore.Config{
-		Hosts: []string{server.Address()}, Name: "one", Username: config.Username, Password: config.Password,
-		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-	}
+	c := fakeConfig(t, server)
+	c.Username, c.Password = config.Username, config.Password
+	setup(t, c)
+	return c
+}
+
+func fakeConfig(t *testing.T, server *cqlfake.Server) cqlstore.Config {
+	return cqlstore.Config{Hosts: []string{server.Address()}, Name: "one", Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+}
+
+func setup(t *testing.T, c cqlstore.Config) {
+	t.Helper()
 	if _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: storetest.Shards}); err != nil {
 		t.Fatal(err)
 	}
-	return c
 }
 
 // TestOpenSays looks what is said of the usual mistakes.
@@ -79,7 +86,9 @@ func TestOpenSays(t *testing.T) {
 			c := c
 			c.ConnectTimeout = time.Second
 			if name == "a newer schema" {
-				t.Cleanup(func() { executed(t, session, "DELETE FROM nola.schema_history WHERE component = 'nola' AND version = 9") })
+				t.Cleanup(func() {
+					executed(t, session, "DELETE FROM nola.schema_history WHERE component = 'nola' AND version = 9")
+				})
 			}
 			tt.change(&c)
 			store, err := cqlstore.Open(t.Context(), c)

@@ -310,9 +310,7 @@ func (s *Store) committed(own *ownLane, e *sentEntry) {
 	now := s.cfg.Now()
 	for i, t := range e.shards {
 		t.last, t.pending, t.entry = e.effects[i].Batch.Seq, 0, e.n
-		if !own.lost {
-			t.m.add(e.effects[i:i+1], e.n, now)
-		}
+		t.m.add(e.effects[i:i+1], e.n, now)
 	}
 	if len(e.shards) == 0 { // a closing entry: there is nothing to apply
 		s.applied(own)
@@ -339,20 +337,21 @@ func (s *Store) settle(own *ownLane) {
 		return
 	}
 	for _, e := range own.sent {
-		for i, t := range e.shards {
-			if e.n <= ended.Final {
-				t.last = e.effects[i].Batch.Seq
-			}
+		if e.n <= ended.Final {
+			s.committed(own, e)
+			continue
+		}
+		for _, t := range e.shards {
 			t.pending = 0
 		}
 	}
 	own.sent = nil
 	for i := range s.tenures {
+		// Reads go on from what the shard was at the end: the tables do not have all
+		// of it before somebody claims it.
 		if t := s.tenure(nola.ShardID(i)); t != nil && t.own == own {
 			t.stopped = true
-			if m := s.shards[i].Swap(nil); m != nil {
-				m.close()
-			}
+			t.m.freeze()
 		}
 	}
 	s.cfg.Log.Info("lane settled", "lane", fmt.Sprintf("%x", own.id), "final", int64(ended.Final))
