@@ -43,7 +43,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # Suites that run beyond `make test`. A package listed here that does not exist
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
-CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
+CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
 CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
@@ -125,6 +125,10 @@ crash: guests ## run the crash suites (TestCrash*) at full size, and schedules i
 test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
 	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
+
+.PHONY: test-containers
+test-containers: ## run the store's tests on ScyllaDB and Cassandra in containers, where there is Docker
+	cd tools/containers && $(GO_TEST) -timeout 90m -v ./...
 
 .PHONY: fuzz
 fuzz: guests ## fuzz every target for FUZZTIME (10s)

@@ -39,6 +39,10 @@ type Config struct {
 	// GOMEMLIMIT counts it. Without it, where the system allows, instances share
 	// the pages that they have not written, which is faster and smaller.
 	HeapMemory bool
+	// PlainEngine uses nothing of the engine beyond its documentation. Without it,
+	// where a self-test finds the engine as expected, instances of modules with
+	// large tables, such as those of Go, are made several times faster.
+	PlainEngine bool
 	// CompileTimeout bounds one Prepare, with its wait for others: default 60 s.
 	CompileTimeout time.Duration
 	// CompileConcurrency is how many modules are compiled at once: default 1, at
@@ -99,6 +103,7 @@ type Runtime struct {
 	compiling chan struct{} // has a place for each compilation at once
 	bytes     atomic.Int64  // held by slots
 	idleBytes atomic.Int64  // of these, by idle ones
+	views     atomic.Int64  // held by slots
 
 	turns atomic.Uint64 // begun
 	rests atomic.Uint64
@@ -130,6 +135,7 @@ type compiled struct {
 	code    wazero.CompiledModule
 	shape   *parsed
 	layout  *layout // with image
+	tables  *tables // with image, if they are filled here
 	image   *image  // nil: every instance runs the initialisers
 	err     error
 
@@ -367,7 +373,11 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 		return err
 	}
 	c.shape = shape
-	metered, l, err := shape.meter(c.key.depth, shape.layout())
+	l := shape.layout()
+	if l != nil && !r.config.PlainEngine && tablesWork() {
+		l.elements = shape.readElements()
+	}
+	metered, l, err := shape.meter(c.key.depth, l)
 	if err != nil {
 		return err
 	}
@@ -383,7 +393,7 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 	if l != nil && c.image == nil {
 		// What does not begin as an image has to begin by itself.
 		_ = c.code.Close(context.Background())
-		c.code, c.layout = nil, nil
+		c.code, c.layout, c.tables = nil, nil, nil
 		if metered, _, err = shape.meter(c.key.depth, nil); err != nil {
 			return err
 		}
@@ -392,7 +402,7 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 		}
 	}
 	if l != nil {
-		l.data = nil // they are views of the module's bytes
+		l.data, l.elements = nil, nil // the image has them
 	}
 	shape.release()
 	r.config.Logger.Info("module prepared", "digest", hex.EncodeToString(c.key.digest[:]), "bytes", len(code), "metered_bytes", len(metered), "image", c.image != nil, "took", time.Since(start))

@@ -22,6 +22,7 @@ type slot struct {
 	call    api.Function
 	stack   [2]uint64 // of call: two parameters in, one result out
 	globals []api.MutableGlobal
+	tables  []engineFunction // what the engine's tables point to, if they were filled here
 	depth   api.MutableGlobal
 	memory  memory
 	turn    turn
@@ -215,6 +216,12 @@ func (s *slot) instantiate() error {
 	l := s.code.layout
 	if l == nil {
 		return nil
+	}
+	if len(l.elements) > 0 { // this is the first one
+		s.code.tables = makeTables(m, l.elements, uint32(s.code.shape.imports)+1)
+	}
+	if t := s.code.tables; t != nil {
+		s.tables = t.fill(m)
 	}
 	s.depth = m.ExportedGlobal(depthExport).(api.MutableGlobal)
 	s.globals = make([]api.MutableGlobal, len(l.globals))

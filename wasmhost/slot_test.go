@@ -16,8 +16,8 @@ import (
 	"github.com/nolaproject/nola/wasmhost"
 )
 
-// memories are the two ways to keep and reset guest memory.
-var memories = map[string]wasmhost.Config{"views": {}, "heap": {HeapMemory: true}}
+// memories are the ways to make slots and to set them back.
+var memories = map[string]wasmhost.Config{"views": {}, "heap": {HeapMemory: true}, "plain": {HeapMemory: true, PlainEngine: true}}
 
 // hoarder is a guest that keeps what it is sent: it answers the first 8 KiB of
 // its memory as the turn found it, with a global at 8, and then writes the

@@ -148,7 +148,7 @@ func TestBackupNames(t *testing.T) {
 	}
 	p := serve(t, data, "--backup-dir", backups)
 	c := p.dial()
-	for _, name := range []string{".", "..", "../escaped", "a/../../escaped", "/tmp/escaped", "a/b", ".hidden", "late.", "Upper", "a b", "a\x00b", `a\b`, strings.Repeat("x", 129)} {
+	for _, name := range []string{".", "..", "../escaped", "a/../../escaped", "/escaped", "a/b", ".hidden", "late.", "Upper", "a b", "a\x00b", `a\b`, strings.Repeat("x", 129)} {
 		var e *nola.Error
 		if _, err := createBackup(t, c, name); !errors.As(err, &e) || e.Reason != nola.ReasonInvalidName && e.Reason != nola.ReasonInvalidArgument {
 			t.Errorf("a backup called %q: %v", name, err)

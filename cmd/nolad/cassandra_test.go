@@ -10,9 +10,8 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/nolaproject/nola/client"
-	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
-
 	"github.com/nolaproject/nola/persistence/cqlstore/cqlfake"
+	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
 // TestServeOnCassandra makes a schema, serves on it, is killed, and serves on under

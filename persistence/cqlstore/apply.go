@@ -319,7 +319,7 @@ func (a *appliers) once(ctx context.Context, writes []write) error {
 	for _, w := range writes {
 		b.Query(a.link.texts[w.stmt], w.args...)
 	}
-	return a.link.session.ExecuteBatch(b)
+	return a.link.session().ExecuteBatch(b)
 }
 
 // flush writes what m holds, and reports whether there was something.

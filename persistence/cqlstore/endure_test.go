@@ -19,12 +19,6 @@ import (
 
 var faultSeed = flag.Uint64("seed", 0, "seed of TestEndures: 0 draws one, and says which when it fails")
 
-var faults = []cqlfake.Fault{
-	cqlfake.LostThenDropped, cqlfake.DoneThenDropped, cqlfake.LostThenTimeout, cqlfake.DoneThenTimeout, cqlfake.LateThenTimeout,
-	cqlfake.LateThenSilence, cqlfake.DoneThenSilence, cqlfake.Unavailable, cqlfake.DoneThenUnavailable, cqlfake.Overloaded,
-	cqlfake.DoneThenDenied, cqlfake.Forgotten,
-}
-
 // TestEndures commits through a server whose requests go wrong in every way, and
 // wants a right verdict on each batch: done ones are all there, once and in
 // order, and no other is.
@@ -48,14 +42,8 @@ func TestEndures(t *testing.T) {
 }
 
 func endure(t *testing.T, seed uint64, mode cqlstore.Mode, flavour cqlfake.Flavour) {
-	server, err := cqlfake.Start(cqlfake.Config{Flavour: flavour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	c := fakeConfig(t, server)
+	server, c := fakeServer(t, cqlfake.Config{Flavour: flavour})
 	c.Mode, c.Timeout, c.ApplyAge, c.RingSize = mode, 60*time.Millisecond, 10*time.Millisecond, 8
-	setup(t, c)
 	store := open(t, c)
 	var mu sync.Mutex // guards r and on
 	r := rand.New(rand.NewPCG(seed, uint64(len(mode))+uint64(flavour)))

@@ -128,7 +128,9 @@ func memoryRound(t *testing.T, r *rand.Rand) bool {
 	m := newMemory(1, new(atomic.Int64))
 	refs := []nola.ActorRef{{Namespace: "n", Type: "t", ID: "a"}, {Namespace: "n", Type: "t", ID: "b"}}
 	list := []persistence.Table{persistence.TableState, persistence.TableTimer, persistence.TableUserKey, persistence.TableDue, persistence.TableOutcome, persistence.TableBacklog}
-	hour := func() []byte { return []byte{0x80, 0, byte(r.IntN(3)), byte(r.IntN(2)) * 0x80, 0, 0, 0, byte(r.IntN(3)), 1, 2, 3, 4} }
+	hour := func() []byte {
+		return []byte{0x80, 0, byte(r.IntN(3)), byte(r.IntN(2)) * 0x80, 0, 0, 0, byte(r.IntN(3)), 1, 2, 3, 4}
+	}
 	own := func(table persistence.Table) []byte {
 		switch {
 		case table.OfActor():
