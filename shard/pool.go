@@ -9,13 +9,15 @@ import (
 
 // pool is the goroutines that do what no caller waits for. Its queue is bounded
 // by the limits of the shards: one task per activation with a turn, stream,
-// load or tick.
+// load or tick. Turns do not queue here but for a run token, and a goroutine that
+// runs one is no longer one of the workers: long turns keep no other work waiting.
 type pool struct {
 	m      *Manager
 	max    int
 	mu     sync.Mutex // guards the fields below
 	queue  []task
-	active int // at work, not parked
+	active int // workers, not parked
+	turns  int // that run or wait for a token
 	closed bool
 	quiet  chan struct{} // poked when nothing is left to do
 	wg     sync.WaitGroup
@@ -39,13 +41,82 @@ func (p *pool) init(m *Manager, workers int) {
 // submit queues t, and starts a goroutine for it if there are few.
 func (p *pool) submit(t task) {
 	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.m.work.begin()
+	if t.turn == nil {
+		p.queue = append(p.queue, t)
+		p.staff()
+		p.mu.Unlock()
+		return
+	}
+	p.turns++
+	p.mu.Unlock()
+	if h, ok := p.m.tokens.claim(t.turn.Act.Ref().Namespace, false, &claim{task: t}); ok {
+		p.start(t, h)
+	}
+}
+
+// start runs a turn that has got a token.
+func (p *pool) start(t task, h hold) {
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	p.m.work.begin()
-	p.queue = append(p.queue, t)
-	p.staff()
+	p.wg.Go(func() {
+		r := p.m.runner()
+		r.pooled, r.turning = true, true
+		r.token, r.holds, r.namespace = h, true, t.turn.Act.Ref().Namespace
+		r.turn(t.box, t.turn)
+		r.drive(t.box, t.turn, nil, false)
+		r.release()
+		r.pooled, r.turning = false, false
+		runners.Put(r)
+		p.m.work.end()
+		p.mu.Lock()
+		p.turns--
+		p.rest()
+		p.mu.Unlock()
+	})
+}
+
+// mayTurn reports whether r, for whom nobody waits, may run t itself: a token is
+// free. A worker leaves its place then, for a turn may be long.
+func (r *runner) mayTurn(t *core.Turn) bool {
+	if r.holds && r.m.tokens.waiting.Load() > 0 {
+		r.release()
+	}
+	if !r.holds {
+		h, ok := r.m.tokens.try()
+		if !ok {
+			return false
+		}
+		r.token, r.holds, r.namespace, r.steps = h, true, t.Act.Ref().Namespace, 0
+	}
+	if r.pooled && !r.turning {
+		p := &r.m.pool
+		p.mu.Lock()
+		r.turning = true
+		p.turns++
+		p.active--
+		p.staff()
+		p.mu.Unlock()
+	}
+	return true
+}
+
+// rest tells who waits that nothing is left to do. The mutex is held.
+func (p *pool) rest() {
+	if p.active > 0 || p.turns > 0 || len(p.queue) > 0 {
+		return
+	}
+	select {
+	case p.quiet <- struct{}{}:
+	default:
+	}
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
@@ -61,14 +132,14 @@ func (p *pool) work() {
 	r := &runner{m: p.m, pooled: true}
 	for {
 		p.mu.Lock()
+		if r.turning {
+			r.turning = false
+			p.turns--
+			p.active++
+		}
 		if len(p.queue) == 0 || p.active > p.max {
 			p.active--
-			if p.active == 0 && len(p.queue) == 0 {
-				select {
-				case p.quiet <- struct{}{}:
-				default:
-				}
-			}
+			p.rest()
 			p.mu.Unlock()
 			return
 		}
@@ -100,7 +171,7 @@ func (p *pool) park() (unpark func()) {
 func (p *pool) drain(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		quiet := p.active == 0 && len(p.queue) == 0
+		quiet := p.active == 0 && p.turns == 0 && len(p.queue) == 0
 		p.mu.Unlock()
 		if quiet {
 			return nil
@@ -124,10 +195,6 @@ func (p *pool) close() {
 
 func (r *runner) do(t task) {
 	switch {
-	case t.turn != nil:
-		r.hold()
-		r.turn(t.box, t.turn)
-		r.drive(t.box, t.turn, nil, false)
 	case t.load != nil:
 		r.m.fill(t.box, t.load)
 		r.drive(t.box, t.load, nil, false)
