@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,6 +31,7 @@ type Modules struct {
 	mu      sync.Mutex // serialises changes of the catalogue and of current
 	loading map[moduleName]*loading
 	failed  map[moduleName]failure // loads that failed a moment ago, at most failuresMax
+	older   []olderModule          // versions that are not the default one, the newest asked for last
 	now     func() time.Time
 	exists  func(ctx context.Context, namespace string) error
 }
@@ -42,6 +42,12 @@ type moduleName struct{ namespace, name string }
 type readyModule struct {
 	module  nola.Module
 	version uint64
+}
+
+// olderModule is a version that actors leave, which may keep their memory.
+type olderModule struct {
+	key moduleName
+	readyModule
 }
 
 // loading is a load under way.
@@ -71,6 +77,7 @@ const (
 	loadBackoff      = 200 * time.Millisecond // after a load that failed, until it is tried again
 	failuresMax      = 1_000                  // failed loads that are remembered at once
 	versionsPage     = 100                    // versions read at once from the catalogue
+	olderMax         = 8                      // versions that are not the default one, kept ready to run
 )
 
 // NewModules makes the registry over what the store's catalogue holds.
@@ -132,6 +139,59 @@ func (m *Modules) load(key moduleName) (nola.Module, uint64, error) {
 		return nil, 0, err
 	}
 	return r.module, r.version, nil
+}
+
+// ModuleVersion answers a version of a module, ready to run. Unless it is the
+// default one, it may be closed as soon as others are asked for.
+func (m *Modules) ModuleVersion(namespace, name string, version uint64) (nola.Module, error) {
+	key := moduleName{namespace, name}
+	m.mu.Lock()
+	if r := (*m.current.Load())[key]; r != nil && r.version == version {
+		m.mu.Unlock()
+		return r.module, nil
+	}
+	if r := m.takeOlder(key, version); r != nil {
+		m.older = append(m.older, *r)
+		m.mu.Unlock()
+		return r.module, nil
+	}
+	m.mu.Unlock()
+	r, err := m.prepareVersion(context.Background(), key, version)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if other := m.takeOlder(key, version); other != nil {
+		r.close()
+		r = &other.readyModule
+	} else if len(m.older) >= olderMax {
+		m.older[0].close()
+		m.older = slices.Delete(m.older, 0, 1)
+	}
+	m.older = append(m.older, olderModule{key, *r})
+	return r.module, nil
+}
+
+// takeOlder takes a version out of those kept ready. The mutex is held.
+func (m *Modules) takeOlder(key moduleName, version uint64) *olderModule {
+	for i, r := range m.older {
+		if r.key == key && r.version == version {
+			m.older = slices.Delete(m.older, i, i+1)
+			return &r
+		}
+	}
+	return nil
+}
+
+// closeOlder gives up the versions of which gone is true. The mutex is held.
+func (m *Modules) closeOlder(gone func(moduleName) bool) {
+	m.older = slices.DeleteFunc(m.older, func(r olderModule) bool {
+		if gone(r.key) {
+			r.close()
+		}
+		return gone(r.key)
+	})
 }
 
 // publish makes the loaded r the default version that runs, unless the module was
@@ -210,9 +270,16 @@ func (m *Modules) prepare(key moduleName) (*readyModule, error) {
 	case version == 0 || mod.Default == 0:
 		return nil, errNoModule(key)
 	}
-	rec, version, err := m.catalog.ModuleVersion(ctx, key.namespace, key.name, mod.Default)
-	if err != nil || version == 0 {
-		return nil, fmt.Errorf("server: read version %d of module %s/%s: %w", mod.Default, key.namespace, key.name, errors.Join(err, persistence.ErrNotFound))
+	return m.prepareVersion(ctx, key, mod.Default)
+}
+
+func (m *Modules) prepareVersion(ctx context.Context, key moduleName, number uint64) (*readyModule, error) {
+	rec, version, err := m.catalog.ModuleVersion(ctx, key.namespace, key.name, number)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("server: read version %d of module %s/%s: %w", number, key.namespace, key.name, err)
+	case version == 0:
+		return nil, nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d", key.name, number)
 	}
 	code, err := m.store.GetObject(ctx, rec.Digest)
 	if err != nil {
@@ -251,6 +318,7 @@ func (m *Modules) closeNamespace(namespace string) {
 	for _, r := range gone {
 		r.close()
 	}
+	m.closeOlder(func(key moduleName) bool { return key.namespace == namespace })
 }
 
 // setReady publishes r as the default version of key; nil takes it away. The
@@ -268,6 +336,7 @@ func (m *Modules) setReady(key moduleName, r *readyModule) error {
 	}
 	if r == nil {
 		delete(next, key)
+		m.closeOlder(func(k moduleName) bool { return k == key })
 	} else {
 		next[key] = r
 	}
@@ -516,11 +585,14 @@ func ManifestOf(m *nolav1.ModuleManifest) nola.Manifest {
 		Limits: nola.Limits{
 			MemoryBytes: int64(l.GetMemoryBytes()), Steps: l.GetStepsPerTurn(), TurnTimeout: l.GetTurnTimeout().AsDuration(),
 			HostCalls: int(l.GetHostCalls()), LogBytes: int(l.GetLogBytes()), Casts: int(l.GetCasts()), ReplyBytes: int(l.GetReplyBytes()),
-			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()),
+			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()), MemoryInline: int(l.GetMemoryInline()),
 		},
 	}
-	if m.GetMode() == nolav1.ModuleMode_MODULE_MODE_KV {
+	switch m.GetMode() {
+	case nolav1.ModuleMode_MODULE_MODE_KV:
 		out.Mode = nola.ModeKV
+	case nolav1.ModuleMode_MODULE_MODE_MEMORY:
+		out.Mode = nola.ModeMemory
 	}
 	return out
 }
@@ -531,13 +603,17 @@ func manifestMessage(m nola.Manifest) *nolav1.ModuleManifest {
 	if l.TurnTimeout > 0 {
 		timeout = durationpb.New(l.TurnTimeout)
 	}
+	mode := nolav1.ModuleMode_MODULE_MODE_KV
+	if m.Mode == nola.ModeMemory {
+		mode = nolav1.ModuleMode_MODULE_MODE_MEMORY
+	}
 	return &nolav1.ModuleManifest{
-		Mode: nolav1.ModuleMode_MODULE_MODE_KV, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
+		Mode: mode, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
 		Env: m.Env, Capabilities: slices.Clone(m.Capabilities),
 		Limits: &nolav1.ModuleLimits{
 			MemoryBytes: uint64(l.MemoryBytes), StepsPerTurn: l.Steps, TurnTimeout: timeout,
 			HostCalls: uint32(l.HostCalls), LogBytes: uint32(l.LogBytes), Casts: uint32(l.Casts), ReplyBytes: uint32(l.ReplyBytes),
-			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth),
+			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth), MemoryInline: uint32(l.MemoryInline),
 		},
 	}
 }

@@ -18,10 +18,12 @@ import (
 type NodeConfig struct {
 	Store   persistence.Store
 	Runtime nola.Runtime
-	// StoreName, Version, Address, Tokens and AllowedOrigins are as in Config.
+	// StoreName, Version, Address, BackupDir, Tokens and AllowedOrigins are as in
+	// Config.
 	StoreName      string
 	Version        string
 	Address        string
+	BackupDir      string
 	Tokens         *Tokens
 	AllowedOrigins []string
 	// Shards bounds the work of the shards. Its Store, Modules, Now, Virtual and
@@ -78,7 +80,7 @@ func OpenNode(ctx context.Context, cfg NodeConfig) (*Node, error) {
 	}
 	n.Server, err = New(Config{
 		Store: cfg.Store, Modules: n.modules, Shards: n.shards, Metrics: metrics,
-		StoreName: cfg.StoreName, Version: cfg.Version, Address: cfg.Address,
+		StoreName: cfg.StoreName, Version: cfg.Version, Address: cfg.Address, BackupDir: cfg.BackupDir,
 		Tokens: cfg.Tokens, AllowedOrigins: cfg.AllowedOrigins, Now: cfg.Now, VirtualTime: cfg.Virtual != nil, Logger: cfg.Logger,
 	})
 	if err != nil {
@@ -107,11 +109,13 @@ func (n *Node) Drain(ctx context.Context) error {
 	return n.shards.Drain(ctx)
 }
 
-// Close ends the node. What was not drained is interrupted and rolled back.
+// Close ends the node, once. What was not drained is interrupted and rolled back;
+// a backup that is being made is completed.
 func (n *Node) Close() error {
 	n.SetReady(false)
 	n.stop()
 	n.wg.Wait()
+	n.endBackups()
 	return n.shards.Close()
 }
 

@@ -93,6 +93,9 @@ type Config struct {
 	Version string
 	// Address is where clients reach this node, as they see it.
 	Address string
+	// BackupDir is where CreateBackup puts backups, an absolute path: default
+	// nowhere, so that none can be made.
+	BackupDir string
 	// Tokens, if set, are what clients must show one of.
 	Tokens *Tokens
 	// AllowedOrigins are the origins that browsers may call from: default none
@@ -118,9 +121,11 @@ type Server struct {
 	ids     idLocks
 	// unsettled holds one: see RunCalendars.
 	unsettled chan struct{}
-	ready     atomic.Bool
-	health    *grpchealth.StaticChecker
-	handler   http.Handler
+	// backing holds one while a backup is made.
+	backing chan struct{}
+	ready   atomic.Bool
+	health  *grpchealth.StaticChecker
+	handler http.Handler
 }
 
 // MessageBytesMax bounds a request message, and HeaderBytesMax its headers.
@@ -147,7 +152,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Metrics = NewMetrics()
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, started: cfg.Now(), unsettled: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Logger, started: cfg.Now(), unsettled: make(chan struct{}, 1), backing: make(chan struct{}, 1),
 		reader: persistence.Reader{Store: cfg.Store}, catalog: persistence.Catalog{Store: cfg.Store},
 	}
 	cfg.Modules.now, cfg.Modules.exists = cfg.Now, s.namespaceExists

@@ -51,10 +51,15 @@ type runner struct {
 	token hold
 	holds bool
 	spare *claim // used before, with nothing in it
-	// pooled marks a goroutine of the pool, and turning one that counts as a turn
-	// and not as a worker.
-	pooled, turning bool
-	out             core.Output
+	// pooled marks a goroutine of the pool. It is one of the workers unless turning
+	// is set: it runs a turn, or has waited for one for long. The pool's mutex
+	// guards turning, busy and shares.
+	pooled  bool
+	turning bool
+	due     bool // of the pool: does what is due
+	busy    bool // does it now
+	shares  bool // has a share of what may do so
+	out     core.Output
 
 	// Of the turn that runs, which is the innermost of those on the goroutine:
 	current   *host
@@ -112,7 +117,7 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 		case len(out.Turns) > 0:
 			t, others := out.Turns[0], out.Turns[1:]
 			switch {
-			case own == nil && !r.mayTurn(t):
+			case own == nil && !r.mayTurn(t.Act.Ref().Namespace):
 				t, others = nil, out.Turns
 			case own != nil && !own.owns(t):
 				t, others = nil, out.Turns
@@ -140,7 +145,7 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 			if !m.commit.request(b) {
 				continue
 			}
-			if nested {
+			if nested || r.due { // who does what is due goes on with it
 				m.commit.handOver()
 				continue
 			}

@@ -39,12 +39,17 @@ type host struct {
 	rested  uint64        // the same, when it last rested or might have
 	others  uint64        // turns begun on the node by then
 
+	memory *nola.MemoryChange // nil: nothing to write
+	began  bool               // an instance was started in this turn
+	anew   bool               // for another version: nothing of the old memory is left
+
 	deferral    *nola.Deferral
 	completions []nola.Completion
 
 	random    *rand.ChaCha8
 	started   bool
 	startedAt time.Time
+	lost      error // a nested call reached nobody: the turn is rolled back
 
 	turn   nola.Turn
 	writes []nola.Write // memory for effects
@@ -67,7 +72,7 @@ func (h *host) invoke(operation string, payload []byte) ([]byte, error) {
 	h.yielded, h.others, h.rested = 0, h.r.m.begun.Load(), 0
 	reply, err := h.g.instance.Invoke(&h.turn, h)
 	h.steps += h.turn.Steps
-	h.r.steps += h.turn.Steps - h.yielded
+	h.r.steps += max(h.turn.Steps, h.yielded) - h.yielded
 	return reply, err
 }
 
@@ -89,7 +94,7 @@ func (h *host) effects(e *nola.Effects) {
 	}
 	e.Writes = h.writes
 	e.Casts, e.Timers, e.Reminders = h.casts, h.timers, h.reminders
-	e.Deferral, e.Completions = h.deferral, h.completions
+	e.Deferral, e.Completions, e.Memory = h.deferral, h.completions, h.memory
 }
 
 func (h *host) Invocation() *nola.Invocation { return h.inv }

@@ -3,25 +3,45 @@ package shard
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/nolaproject/nola/shard/core"
 )
 
-// pool is the goroutines that do what no caller waits for. Its queue is bounded
+// pool is the goroutines that do what no caller waits for. Its queues are bounded
 // by the limits of the shards: one task per activation with a turn, stream,
-// load or tick. Turns do not queue here but for a run token, and a goroutine that
-// runs one is no longer one of the workers: long turns keep no other work waiting.
+// load or tick.
+//
+// What is due has a queue of its own. While others call it gets some of the
+// processors only, so that a herd that is due at one instant does not stand in
+// front of them; it always gets one, so that it is not starved either.
+//
+// Other turns do not queue here but for a run token, and whoever runs a turn is no
+// longer one of the workers: long turns keep no other work waiting.
 type pool struct {
 	m      *Manager
-	max    int
-	mu     sync.Mutex // guards the fields below
-	queue  []task
-	active int // workers, not parked
-	turns  int // that run or wait for a token
-	closed bool
+	max    int           // goroutines at work
+	dueMax int           // of these, on what is due while others call
 	quiet  chan struct{} // poked when nothing is left to do
 	wg     sync.WaitGroup
+
+	mu      sync.Mutex // guards the fields below
+	queue   []task
+	due     rounds
+	active  int // workers, not parked
+	dueBusy int // of these, with a share of dueMax
+	turns   int // that run, or wait for a token
+	closed  bool
 }
+
+// duePatience is how long a task of what is due counts against dueMax: one that
+// takes longer, such as a guest that loops, holds up no other.
+const duePatience = 10 * time.Millisecond
+
+const (
+	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
+	dueRestMax = 5 * time.Millisecond
+)
 
 // task is one of: an input to be stepped, a turn to be run, a load to be filled,
 // a delivery to be brought to another shard.
@@ -33,8 +53,25 @@ type task struct {
 	delivery *core.Delivery
 }
 
-func (p *pool) init(m *Manager, workers int) {
-	p.m, p.max = m, workers
+// namespace is whose turn the task is; empty if it is not a turn.
+func (t *task) namespace() string {
+	if t.turn == nil {
+		return ""
+	}
+	return t.turn.Act.Ref().Namespace
+}
+
+// due reports whether the task is about what became due, and nobody waits for it.
+func (t *task) due() bool {
+	if t.turn != nil {
+		return t.turn.WasDue()
+	}
+	_, tick := t.input.(*core.Tick)
+	return tick
+}
+
+func (p *pool) init(m *Manager, workers, tokens int) {
+	p.m, p.max, p.dueMax = m, workers, max(1, tokens/2)
 	p.quiet = make(chan struct{}, 1)
 }
 
@@ -46,17 +83,21 @@ func (p *pool) submit(t task) {
 		return
 	}
 	p.m.work.begin()
-	if t.turn == nil {
-		p.queue = append(p.queue, t)
-		p.staff()
+	switch {
+	case t.due():
+		p.due.push(t)
+	case t.turn != nil:
+		p.turns++
 		p.mu.Unlock()
+		if h, ok := p.m.tokens.claim(t.namespace(), false, &claim{task: t}); ok {
+			p.start(t, h)
+		}
 		return
+	default:
+		p.queue = append(p.queue, t)
 	}
-	p.turns++
+	p.staff()
 	p.mu.Unlock()
-	if h, ok := p.m.tokens.claim(t.turn.Act.Ref().Namespace, false, &claim{task: t}); ok {
-		p.start(t, h)
-	}
 }
 
 // start runs a turn that has got a token.
@@ -67,50 +108,43 @@ func (p *pool) start(t task, h hold) {
 		return
 	}
 	p.wg.Go(func() {
-		r := p.m.runner()
-		r.pooled, r.turning = true, true
-		r.token, r.holds, r.namespace = h, true, t.turn.Act.Ref().Namespace
-		r.turn(t.box, t.turn)
-		r.drive(t.box, t.turn, nil, false)
+		r := &runner{m: p.m, pooled: true, turning: true, token: h, holds: true, namespace: t.namespace()}
+		r.do(t)
 		r.release()
-		r.pooled, r.turning = false, false
-		runners.Put(r)
 		p.m.work.end()
 		p.mu.Lock()
 		p.turns--
-		p.rest()
+		p.tell()
 		p.mu.Unlock()
 	})
 }
 
-// mayTurn reports whether r, for whom nobody waits, may run t itself: a token is
-// free. A worker leaves its place then, for a turn may be long.
-func (r *runner) mayTurn(t *core.Turn) bool {
+// mayTurn reports whether r, for whom nobody waits, may run a turn of a namespace
+// itself: a token is free.
+func (r *runner) mayTurn(namespace string) bool {
 	if r.holds && r.m.tokens.waiting.Load() > 0 {
 		r.release()
 	}
 	if !r.holds {
-		h, ok := r.m.tokens.try()
-		if !ok {
-			return false
-		}
-		r.token, r.holds, r.namespace, r.steps = h, true, t.Act.Ref().Namespace, 0
+		r.token, r.holds = r.m.tokens.try()
+		r.namespace, r.steps = namespace, 0
 	}
-	if r.pooled && !r.turning {
-		p := &r.m.pool
-		p.mu.Lock()
+	return r.holds
+}
+
+// leave takes r from among the workers, for it is about to run a turn, which may
+// be long. The mutex is held.
+func (p *pool) leave(r *runner) {
+	if !r.turning {
 		r.turning = true
 		p.turns++
 		p.active--
-		p.staff()
-		p.mu.Unlock()
 	}
-	return true
 }
 
-// rest tells who waits that nothing is left to do. The mutex is held.
-func (p *pool) rest() {
-	if p.active > 0 || p.turns > 0 || len(p.queue) > 0 {
+// tell wakes who waits until nothing is left to do. The mutex is held.
+func (p *pool) tell() {
+	if !p.idle() {
 		return
 	}
 	select {
@@ -119,45 +153,160 @@ func (p *pool) rest() {
 	}
 }
 
+// idle reports whether nothing is left to do. The mutex is held.
+func (p *pool) idle() bool {
+	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && p.due.n == 0
+}
+
+// some reports whether there is a task that may be begun. The mutex is held.
+func (p *pool) some() bool {
+	return len(p.queue) > 0 || p.due.n > 0 && (p.dueBusy < p.dueMax || !p.m.called())
+}
+
 // staff starts goroutines while there is work and room. The mutex is held.
 func (p *pool) staff() {
-	if p.active < p.max && len(p.queue) > 0 {
+	if p.active < p.max && p.some() {
 		p.active++
 		p.wg.Go(p.work)
 	}
 }
 
+// take answers the next task. The mutex is held, and there is one.
+func (p *pool) take() (t task, due bool) {
+	if len(p.queue) == 0 {
+		return p.due.pop(), true
+	}
+	t = p.queue[0]
+	p.queue[0] = task{}
+	p.queue = p.queue[1:]
+	return t, false
+}
+
+// rounds is a queue of tasks in which namespaces take turns.
+type rounds struct {
+	n     int
+	queue map[string][]task
+	order []string // of namespaces with tasks, the next one first
+}
+
+func (q *rounds) push(t task) {
+	namespace := t.namespace()
+	if q.queue == nil {
+		q.queue = make(map[string][]task)
+	}
+	if len(q.queue[namespace]) == 0 {
+		q.order = append(q.order, namespace)
+	}
+	q.queue[namespace] = append(q.queue[namespace], t)
+	q.n++
+}
+
+// pop answers the next task; there is one.
+func (q *rounds) pop() task {
+	namespace := q.order[0]
+	q.order = q.order[1:]
+	tasks := q.queue[namespace]
+	t := tasks[0]
+	tasks[0] = task{}
+	if len(tasks) == 1 {
+		delete(q.queue, namespace)
+	} else {
+		q.queue[namespace] = tasks[1:]
+		q.order = append(q.order, namespace)
+	}
+	q.n--
+	return t
+}
+
 // work does tasks until there are none.
 func (p *pool) work() {
 	r := &runner{m: p.m, pooled: true}
+	patience := time.AfterFunc(duePatience, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if r.busy {
+			p.yield(r)
+			p.leave(r) // it may wait for a token
+			p.staff()
+		}
+	})
+	defer patience.Stop()
+	var spent time.Duration // on what was due, since the last rest
 	for {
 		p.mu.Lock()
+		p.yield(r)
+		if !p.some() || p.active > p.max {
+			p.active--
+			p.tell()
+			p.mu.Unlock()
+			return
+		}
+		var t task
+		if t, r.due = p.take(); r.due {
+			r.shares, r.busy = true, true
+			p.dueBusy++
+			patience.Reset(duePatience)
+		}
+		p.staff()
+		p.mu.Unlock()
+		began := time.Now()
+		r.do(t)
+		r.release()
+		p.m.work.end()
+		patience.Stop()
+		p.mu.Lock()
+		r.busy = false
 		if r.turning {
 			r.turning = false
 			p.turns--
 			p.active++
 		}
-		if len(p.queue) == 0 || p.active > p.max {
-			p.active--
-			p.rest()
-			p.mu.Unlock()
-			return
-		}
-		t := p.queue[0]
-		p.queue[0] = task{}
-		p.queue = p.queue[1:]
 		p.mu.Unlock()
-		r.do(t)
-		r.release()
-		p.m.work.end()
+		if !r.due {
+			continue
+		}
+		if spent += time.Since(began); spent >= dueSlice {
+			p.rest(min(spent, dueRestMax))
+			spent = 0
+		}
 	}
 }
 
-// park tells that a goroutine of the pool waits for others; another one may do
-// its work meanwhile. The function it answers is called when it goes on.
-func (p *pool) park() (unpark func()) {
+// rest lets others have the processor, and the goroutine's place in the pool, if
+// somebody calls. What is due waits meanwhile.
+func (p *pool) rest(d time.Duration) {
+	if !p.m.called() {
+		return
+	}
 	p.mu.Lock()
 	p.active--
+	p.staff()
+	p.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.m.ctx.Done():
+	}
+	p.mu.Lock()
+	p.active++
+	p.mu.Unlock()
+}
+
+// yield gives back r's share of dueMax, if it has one. The mutex is held.
+func (p *pool) yield(r *runner) {
+	if r.shares {
+		r.shares = false
+		p.dueBusy--
+	}
+}
+
+// park tells that r, a goroutine of the pool, waits for others; another one may do
+// its work meanwhile. The function it answers is called when it goes on.
+func (p *pool) park(r *runner) (unpark func()) {
+	p.mu.Lock()
+	p.active--
+	p.yield(r)
 	p.staff()
 	p.mu.Unlock()
 	return func() {
@@ -171,7 +320,7 @@ func (p *pool) park() (unpark func()) {
 func (p *pool) drain(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		quiet := p.active == 0 && p.turns == 0 && len(p.queue) == 0
+		quiet := p.idle()
 		p.mu.Unlock()
 		if quiet {
 			return nil
@@ -188,13 +337,16 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue = nil
+	p.queue, p.due = nil, rounds{}
 	p.mu.Unlock()
 	p.wg.Wait()
 }
 
 func (r *runner) do(t task) {
 	switch {
+	case t.turn != nil:
+		r.turn(t.box, t.turn)
+		r.drive(t.box, t.turn, nil, false)
 	case t.load != nil:
 		r.m.fill(t.box, t.load)
 		r.drive(t.box, t.load, nil, false)
@@ -205,14 +357,20 @@ func (r *runner) do(t task) {
 	}
 }
 
-// deliver brings casts from one shard of this node to another, and the answer
-// back.
+// deliver brings casts from a shard of this node to another, and the answer back.
 func (r *runner) deliver(from *box, d *core.Delivery) {
 	to := r.m.boxes[d.To]
+	if r.m.cfg.Peers != nil && to.epoch.Load() == 0 {
+		unpark := r.m.pool.park(r)
+		d.Err = r.m.cfg.Peers.Deliver(r.m.ctx, d)
+		unpark()
+		r.drive(from, &core.Delivered{Delivery: d}, nil, false)
+		return
+	}
 	w := r.m.newWaiter()
 	d.Shell = w
 	r.drive(to, d, w, false)
-	unpark := r.m.pool.park()
+	unpark := r.m.pool.park(r)
 	r.await(r.m.ctx, to, w, nil, false)
 	unpark()
 	if !w.done {

@@ -386,14 +386,14 @@ func (r *runner) release() {
 
 // claim waits for a token, and tells if it had to.
 func (r *runner) claim(begun bool, deadline time.Time, g *guest) (waited bool, err error) {
-	c := r.newClaim()
-	h, ok := r.m.tokens.claim(r.namespace, begun, c)
-	if !ok {
-		return true, r.receive(c, deadline, g)
+	if r.token, r.holds = r.m.tokens.try(); r.holds {
+		return false, nil
 	}
-	r.spare = c
-	r.token, r.holds = h, true
-	return false, nil
+	c := r.newClaim()
+	if r.token, r.holds = r.m.tokens.claim(r.namespace, begun, c); r.holds {
+		return false, nil
+	}
+	return true, r.receive(c, deadline, g)
 }
 
 func (r *runner) newClaim() *claim {

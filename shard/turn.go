@@ -170,6 +170,12 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		}
 		return
 	}
+	if r.pooled {
+		m.pool.mu.Lock()
+		m.pool.leave(r)
+		m.pool.staff()
+		m.pool.mu.Unlock()
+	}
 	m.begun.Add(1)
 	began := time.Now()
 	switch {
@@ -188,6 +194,12 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		h.inv = t.Call.Inv
 	}
 	reply, err := r.run(h)
+	if h.lost != nil {
+		err = h.lost
+	}
+	if err == nil && t.Shutdown == "" {
+		err = h.keep()
+	}
 	t.Err = err
 	if err == nil {
 		h.effects(&t.Effects)
@@ -213,7 +225,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 	m, t, g := r.m, h.t, h.g
 	ref := t.Act.Ref()
 	if t.Shutdown != "" {
-		if g.instance == nil || m.starts.lacks(g.module, nola.OperationShutdown) {
+		if g.instance == nil || g.keeps() || m.starts.lacks(g.module, nola.OperationShutdown) {
 			return nil, nil
 		}
 		_, err := h.invoke(nola.OperationShutdown, h.inv.Payload)
@@ -247,6 +259,9 @@ func (r *runner) run(h *host) ([]byte, error) {
 	if h.inv.Create && h.inv.Operation == "" {
 		return nil, nil
 	}
+	if err := h.settle(); err != nil {
+		return nil, err
+	}
 	return h.invoke(h.inv.Operation, h.inv.Payload)
 }
 
@@ -258,6 +273,10 @@ func (r *runner) start(h *host) error {
 		return err
 	}
 	g.replace(in)
+	h.began, h.anew, h.memory = true, false, nil
+	if recalled, err := r.recall(h); recalled || err != nil {
+		return err
+	}
 	if m.starts.lacks(g.module, nola.OperationStartup) {
 		return nil
 	}

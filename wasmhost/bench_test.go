@@ -70,17 +70,6 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 }
 
-func BenchmarkInvokeGo(b *testing.B) {
-	for _, op := range []string{"echo", "inc"} {
-		b.Run(op, func(b *testing.B) { benchmarkInvoke(b, kitchen(b), op, "") })
-	}
-}
-
-func BenchmarkInstantiate(b *testing.B) {
-	b.Run("small", func(b *testing.B) { benchmarkInstantiate(b, smallGuest(b)) })
-	b.Run("go", func(b *testing.B) { benchmarkInstantiate(b, kitchen(b)) })
-}
-
 // BenchmarkCalls compares code that does nothing but call, raw and metered: the
 // worst case of the meter.
 func BenchmarkCalls(b *testing.B) {
@@ -107,60 +96,4 @@ func BenchmarkCalls(b *testing.B) {
 		}
 	})
 	b.Run("metered", func(b *testing.B) { benchmarkInvoke(b, g.bytes(), "op", "") })
-}
-
-func benchmarkInstantiate(b *testing.B, code []byte) {
-	r := newRuntime(b, wasmhost.Config{})
-	m := prepare(b, r, code, nola.Manifest{})
-	self := nola.ActorRef{Namespace: "default", Type: "test", ID: "a"}
-	b.ReportAllocs()
-	for b.Loop() {
-		i, err := m.Instantiate(self)
-		if err != nil {
-			b.Fatal(err)
-		}
-		i.Close()
-	}
-}
-
-// BenchmarkWake is a dormant actor's call: an activation, one turn, and back to
-// sleep.
-func BenchmarkWake(b *testing.B) {
-	for name, code := range map[string][]byte{"small": smallGuest(b), "assemblyscript": builtGuest(b, "assemblyscript"), "go": kitchen(b)} {
-		for memory, config := range memories {
-			b.Run(name+"/"+memory, func(b *testing.B) {
-				m := prepare(b, newRuntime(b, config), code, nola.Manifest{})
-				w := newWorld()
-				turn := &nola.Turn{Operation: "echo", Payload: []byte("0123456789abcdef")}
-				b.ReportAllocs()
-				for b.Loop() {
-					i, err := m.Instantiate(w.inv.Target)
-					if err == nil {
-						_, err = i.Invoke(turn, w)
-					}
-					if err != nil {
-						b.Fatal(err)
-					}
-					i.Close()
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkSlot makes slots: no idle one is kept.
-func BenchmarkSlot(b *testing.B) {
-	for name, code := range map[string][]byte{"small": smallGuest(b), "go": kitchen(b)} {
-		b.Run(name, func(b *testing.B) {
-			m := prepare(b, newRuntime(b, wasmhost.Config{IdleBytesMax: 1}), code, nola.Manifest{})
-			b.ReportAllocs()
-			for b.Loop() {
-				i, err := m.Instantiate(nola.ActorRef{})
-				if err != nil {
-					b.Fatal(err)
-				}
-				i.Close()
-			}
-		})
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -49,7 +50,7 @@ func (c *cli) exportSchedules(ctx context.Context, filter string) error {
 	req := &nolav1.ListSchedulesRequest{Namespace: c.namespace, Filter: filter}
 	list := c.scheduleListing(func(size int32, token string) ([]*nolav1.Schedule, string, error) {
 		req.PageSize, req.PageToken = size, token
-		res, err := ask(ctx, c.timeout, r.schedules.ListSchedules, req)
+		res, err := ask(ctx, c.timeout, r.Schedules.ListSchedules, req)
 		for i, s := range res.GetSchedules() {
 			res.Schedules[i] = definition(s)
 			bytes += proto.Size(s)
@@ -205,7 +206,7 @@ func (c *cli) applySchedules(ctx context.Context, list []*nolav1.Schedule, state
 
 // planSchedule compares a schedule of a file with the one that is there, and has
 // the server check what would be new.
-func (c *cli) planSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, state bool) (planned, error) {
+func (c *cli) planSchedule(ctx context.Context, r *client.Client, s *nolav1.Schedule, state bool) (planned, error) {
 	p := planned{want: s}
 	at := func(err error) error {
 		e := c.explain(err)
@@ -215,7 +216,7 @@ func (c *cli) planSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, s
 	if s.Target.Actor.Namespace == "" {
 		s.Target.Actor.Namespace = s.Namespace
 	}
-	res, err := ask(ctx, c.timeout, r.schedules.GetSchedule, &nolav1.GetScheduleRequest{Namespace: s.Namespace, ScheduleId: s.ScheduleId})
+	res, err := ask(ctx, c.timeout, r.Schedules.GetSchedule, &nolav1.GetScheduleRequest{Namespace: s.Namespace, ScheduleId: s.ScheduleId})
 	switch {
 	case err == nil:
 		p.have = res.Schedule
@@ -237,7 +238,7 @@ func (c *cli) planSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, s
 		return p, at(err)
 	}
 	if p.have == nil || slices.Contains(p.mask, "spec") {
-		res, err := ask(ctx, c.timeout, r.schedules.PreviewSchedule, &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, ScheduleId: s.ScheduleId, Count: 1})
+		res, err := ask(ctx, c.timeout, r.Schedules.PreviewSchedule, &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, ScheduleId: s.ScheduleId, Count: 1})
 		if err != nil {
 			return p, at(err)
 		}
@@ -279,7 +280,7 @@ func (c *cli) showPlan(plan []planned) error {
 }
 
 // carryOut makes the changes, and stops at the first that fails.
-func (c *cli) carryOut(ctx context.Context, r *remote, plan []planned) error {
+func (c *cli) carryOut(ctx context.Context, r *client.Client, plan []planned) error {
 	words := c.output == "" || c.output == formatTable
 	for i := range plan {
 		p := &plan[i]
@@ -289,13 +290,13 @@ func (c *cli) carryOut(ctx context.Context, r *remote, plan []planned) error {
 		switch {
 		case p.have == nil:
 			var res *nolav1.CreateScheduleResponse
-			res, err = ask(ctx, c.timeout, r.schedules.CreateSchedule, &nolav1.CreateScheduleRequest{Schedule: p.want, RequestId: requestIDOr("")})
+			res, err = ask(ctx, c.timeout, r.Schedules.CreateSchedule, &nolav1.CreateScheduleRequest{Schedule: p.want, RequestId: requestIDOr("")})
 			if err == nil {
 				made, warnings = res.Schedule, res.Warnings
 			}
 		case len(p.mask) > 0:
 			var res *nolav1.UpdateScheduleResponse
-			res, err = ask(ctx, c.timeout, r.schedules.UpdateSchedule, updateRequest(p.want, p.mask, p.have.Etag))
+			res, err = ask(ctx, c.timeout, r.Schedules.UpdateSchedule, updateRequest(p.want, p.mask, p.have.Etag))
 			if err == nil {
 				made, warnings = res.Schedule, res.Warnings
 			}

@@ -32,7 +32,7 @@ nolactl node list -o name`,
 				wrap: func(all []*nolav1.Node) proto.Message { return &nolav1.ListNodesResponse{Nodes: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Node, string, error) {
 					req := &nolav1.ListNodesRequest{PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.cluster.ListNodes, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Cluster.ListNodes, req)
 					return res.GetNodes(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -73,7 +73,7 @@ nolactl shard list --limit 8 -o jsonl`,
 				wrap: func(all []*nolav1.Shard) proto.Message { return &nolav1.ListShardsResponse{Shards: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Shard, string, error) {
 					req := &nolav1.ListShardsRequest{PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.cluster.ListShards, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Cluster.ListShards, req)
 					return res.GetShards(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -93,7 +93,7 @@ nolactl locate 'counter/{order-17}/cart' -o json`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.cluster.LocateActor, &nolav1.LocateActorRequest{Actor: ref})
+			res, err := ask(cmd.Context(), c.timeout, r.Cluster.LocateActor, &nolav1.LocateActorRequest{Actor: ref})
 			if err != nil {
 				return err
 			}

@@ -51,7 +51,7 @@ func (c *cli) completeInvocation(ctx context.Context, args []string, file, failu
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.CompleteInvocation, req)
+	res, err := ask(ctx, c.timeout, r.Actors.CompleteInvocation, req)
 	if err != nil {
 		return err
 	}

@@ -56,9 +56,11 @@ type fake struct {
 	refuse     *connect.Error // answer to every call, if set
 	tokens     []string       // that calls came with
 	lists      []*nolav1.ListSchedulesRequest
-	listed     func() // what happens right after a list, if set
-	moving     string // id of a schedule that cannot be reached, if set
-	full       string // id of a schedule that finds no room, if set
+	listed     func()   // what happens right after a list, if set
+	lose       int      // answers to calls that get lost from now on
+	keyed      []string // session keys of calls
+	moving     string   // id of a schedule that cannot be reached, if set
+	full       string   // id of a schedule that finds no room, if set
 }
 
 type fakeActor struct {
@@ -125,7 +127,10 @@ func newFake(t *testing.T) (*fake, string) {
 	mux.Handle(nolav1connect.NewCalendarServiceHandler(f, options))
 	mux.Handle(nolav1connect.NewNamespaceServiceHandler(f, options))
 	mux.Handle(nolav1connect.NewClusterServiceHandler(f, options))
-	server := httptest.NewServer(mux)
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
 	t.Cleanup(server.Close)
 	return f, server.URL
 }
@@ -241,8 +246,17 @@ func (f *fake) Invoke(_ context.Context, req *connect.Request[nolav1.InvokeReque
 	if err := f.module(m.Actor.Namespace, m.Actor.Type); err != nil {
 		return nil, err
 	}
-	if m.IdempotencyKey != "" {
-		key := refKey(m.Actor) + m.IdempotencyKey
+	if f.lose > 0 {
+		f.lose--
+		defer panic(http.ErrAbortHandler)
+	}
+	recognise := m.IdempotencyKey
+	if m.Session != nil {
+		recognise = fmt.Sprintf("%x/%d", m.Session.Id, m.Session.Seq)
+		f.keyed = append(f.keyed, recognise)
+	}
+	if recognise != "" {
+		key := refKey(m.Actor) + recognise
 		was, known := f.keys[key]
 		is := m.Operation + "\x00" + string(m.Payload)
 		if known && was != is {
@@ -815,4 +829,21 @@ func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListSha
 
 func (f *fake) LocateActor(context.Context, *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {
 	return answer(&nolav1.LocateActorResponse{Shard: 17, Epoch: 3, Node: f.node()})
+}
+
+func (f *fake) CreateBackup(_ context.Context, req *connect.Request[nolav1.CreateBackupRequest]) (*connect.Response[nolav1.CreateBackupResponse], error) {
+	name := cmp.Or(req.Msg.Name, "20261124t120000z")
+	if name == "old" {
+		return nil, failure(connect.CodeAlreadyExists, "ALREADY_EXISTS", "there is a backup called old")
+	}
+	return answer(&nolav1.CreateBackupResponse{Backup: fakeBackup(name)})
+}
+
+func (f *fake) ListBackups(_ context.Context, req *connect.Request[nolav1.ListBackupsRequest]) (*connect.Response[nolav1.ListBackupsResponse], error) {
+	some, next := page([]*nolav1.Backup{fakeBackup("monday"), fakeBackup("old")}, req.Msg.PageSize, req.Msg.PageToken)
+	return answer(&nolav1.ListBackupsResponse{Backups: some, NextPageToken: next})
+}
+
+func fakeBackup(name string) *nolav1.Backup {
+	return &nolav1.Backup{Name: name, Directory: "/var/backups/nola/" + name, Created: ago(time.Hour), Bytes: 5 << 20}
 }

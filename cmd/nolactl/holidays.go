@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 	"github.com/nolaproject/nola/scheduler"
 )
@@ -73,7 +74,7 @@ nolactl calendar put bank -f calendar.yaml --dry-run`,
 				return err
 			}
 			req := &nolav1.PutCalendarRequest{Calendar: cal, Etag: etag, CreateOnly: create, DryRun: dry}
-			res, err := ask(cmd.Context(), c.timeout, r.calendars.PutCalendar, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Calendars.PutCalendar, req)
 			if err != nil {
 				return err
 			}
@@ -157,8 +158,8 @@ nolactl calendar get bank -o yaml > mine.yaml && nolactl calendar put bank -f mi
 	return cmd
 }
 
-func (c *cli) getCalendar(ctx context.Context, r *remote, name string) (*nolav1.Calendar, error) {
-	res, err := ask(ctx, c.timeout, r.calendars.GetCalendar, &nolav1.GetCalendarRequest{Namespace: c.namespace, Name: name})
+func (c *cli) getCalendar(ctx context.Context, r *client.Client, name string) (*nolav1.Calendar, error) {
+	res, err := ask(ctx, c.timeout, r.Calendars.GetCalendar, &nolav1.GetCalendarRequest{Namespace: c.namespace, Name: name})
 	return res.GetCalendar(), err
 }
 
@@ -208,7 +209,7 @@ nolactl calendar list -o name`,
 				wrap: func(all []*nolav1.Calendar) proto.Message { return &nolav1.ListCalendarsResponse{Calendars: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Calendar, string, error) {
 					req := &nolav1.ListCalendarsRequest{Namespace: c.namespace, PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.calendars.ListCalendars, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Calendars.ListCalendars, req)
 					return res.GetCalendars(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -245,7 +246,7 @@ nolactl calendar days -f calendar.yaml`,
 				return err
 			}
 			req := &nolav1.ListCalendarDaysRequest{Namespace: c.namespace, Name: args[0], From: from, To: to, Limit: limit}
-			res, err := ask(cmd.Context(), c.timeout, r.calendars.ListCalendarDays, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Calendars.ListCalendarDays, req)
 			if err != nil {
 				return err
 			}
@@ -327,7 +328,7 @@ nolactl calendar delete old -y -o name`,
 				return err
 			}
 			req := &nolav1.DeleteCalendarRequest{Namespace: c.namespace, Name: args[0], Etag: etag}
-			res, err := ask(cmd.Context(), c.timeout, r.calendars.DeleteCalendar, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Calendars.DeleteCalendar, req)
 			if err != nil {
 				return err
 			}
@@ -346,8 +347,8 @@ func (c *cli) completeCalendars(cmd *cobra.Command, args []string, typed string)
 }
 
 func (c *cli) completeCalendarFlag(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-	return c.completing(cmd, func(ctx context.Context, r *remote) []string {
-		res, _ := ask(ctx, completionWait, r.calendars.ListCalendars, &nolav1.ListCalendarsRequest{Namespace: c.namespace, PageSize: pageMax})
+	return c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
+		res, _ := ask(ctx, completionWait, r.Calendars.ListCalendars, &nolav1.ListCalendarsRequest{Namespace: c.namespace, PageSize: pageMax})
 		var names []string
 		for _, m := range res.GetCalendars() {
 			names = append(names, m.Name)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -44,16 +45,26 @@ func (c *cli) invoke(ctx context.Context, args []string, f callFlags) error {
 	if err != nil {
 		return err
 	}
-	req := &nolav1.InvokeRequest{Actor: ref, Operation: args[1], Payload: payload, IdempotencyKey: f.key}
-	req.Timeout = c.callTimeout()
-	res, err := ask(ctx, c.timeout+answerGrace, r.actors.Invoke, req)
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	res, err := r.Invoke(ctx, nolaRef(ref), args[1], payload, f.options()...)
 	if err != nil {
 		return c.callFailed(err, ref, f.key)
 	}
-	if res.Replayed {
-		c.note("note: this call was known by its key; nothing ran, this is its recorded reply")
+	if res.Replayed && f.key != "" {
+		c.note("note: this call had run before under its key; this is its recorded reply")
 	}
-	return c.show(res, hex.EncodeToString(res.InvocationId), func() error { return c.raw(res.Payload) })
+	m := &nolav1.InvokeResponse{Payload: res.Payload, InvocationId: res.ID[:], Replayed: res.Replayed}
+	return c.show(m, res.ID.String(), func() error { return c.raw(res.Payload) })
+}
+
+// patience bounds a call with all its retries, where --timeout does. Else package
+// client does.
+func (c *cli) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if !c.timed {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.timeout)
 }
 
 // callOf reads TYPE/ID OPERATION [PAYLOAD].
@@ -129,26 +140,28 @@ func (c *cli) cast(ctx context.Context, args []string, f callFlags, delay, at st
 	if err != nil {
 		return err
 	}
-	req := &nolav1.CastRequest{Actor: ref, Operation: args[1], Payload: payload, IdempotencyKey: f.key}
+	options := f.options()
 	switch {
 	case later != nil:
-		req.Delivery = &nolav1.CastRequest_Delay{Delay: later}
+		options = append(options, client.WithDelay(later.AsDuration()))
 	case due != nil:
-		req.Delivery = &nolav1.CastRequest_DeliverAt{DeliverAt: due}
+		options = append(options, client.WithDeliverAt(due.AsTime()))
 	}
 	r, err := c.dial(nil)
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.Cast, req)
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	res, err := r.Cast(ctx, nolaRef(ref), args[1], payload, options...)
 	if err != nil {
 		return c.callFailed(err, ref, f.key)
 	}
-	if res.Replayed {
+	if res.Replayed && f.key != "" {
 		c.note("note: this cast was known by its key and had been accepted before")
 	}
-	id := hex.EncodeToString(res.InvocationId)
-	return c.say(res, id, "%s", id)
+	id := res.ID.String()
+	return c.say(&nolav1.CastResponse{InvocationId: res.ID[:], Replayed: res.Replayed}, id, "%s", id)
 }
 
 func (c *cli) invocationCommand() *cobra.Command {
@@ -195,7 +208,7 @@ func (c *cli) getInvocation(ctx context.Context, args []string, key string) erro
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.GetInvocation, req)
+	res, err := ask(ctx, c.timeout, r.Actors.GetInvocation, req)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (c *cli) logs(ctx context.Context, name string, follow bool, limit int) err
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	stream, err := r.actors.TailLogs(ctx, connect.NewRequest(&nolav1.TailLogsRequest{Actor: ref, Follow: follow, Limit: int32(limit)}))
+	stream, err := r.Actors.TailLogs(ctx, connect.NewRequest(&nolav1.TailLogsRequest{Actor: ref, Follow: follow, Limit: int32(limit)}))
 	if err != nil {
 		return err
 	}

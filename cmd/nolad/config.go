@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,8 @@ type config struct {
 	DataDir string `yaml:"data_dir"`
 	// clock, if set, is the virtual clock of nolad dev.
 	clock *shard.VirtualClock
+	// BackupDir is where clients may have backups made; empty is nowhere.
+	BackupDir string `yaml:"backup_dir"`
 	// Shards is the number of shards of a new store, 1 to 65,536: default 256. It
 	// never changes.
 	Shards int `yaml:"shards"`
@@ -128,6 +131,7 @@ func (c config) validate() error {
 		check(c.AdminListen != c.Listen || strings.HasSuffix(c.Listen, ":0"), "admin_listen and listen are both %s: the admin listener needs a port of its own", c.Listen)
 	}
 	check(c.Store == storePebble, "store %q: this build has %q", c.Store, storePebble)
+	check(c.BackupDir == "" || !within(c.DataDir, c.BackupDir), "backup_dir %s lies in data_dir: backups would go with the data they are made for; name a directory outside", c.BackupDir)
 	check(c.Shards >= 0 && c.Shards <= 1<<16, "shards %d: must lie between 1 and 65,536", c.Shards)
 	check((c.TLSCert == "") == (c.TLSKey == ""), "tls_cert and tls_key go together: give both or neither")
 	check(c.DrainTimeout > 0 && c.DrainTimeout <= 10*time.Minute, "drain_timeout %s: must lie between 0 and 10m", c.DrainTimeout)
@@ -149,6 +153,14 @@ func (c config) validate() error {
 		return nil
 	}
 	return usageError{fmt.Errorf("the configuration is wrong:\n%w", errors.Join(faults...))}
+}
+
+// within reports whether path is dir or lies in it.
+func within(dir, path string) bool {
+	dir, err1 := filepath.Abs(dir)
+	path, err2 := filepath.Abs(path)
+	rel, err3 := filepath.Rel(dir, path)
+	return errors.Join(err1, err2, err3) == nil && filepath.IsLocal(rel)
 }
 
 // isLoopback reports whether only this machine can reach host.

@@ -125,8 +125,14 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	if advertised == "" {
 		advertised = r.address.String()
 	}
+	backups := cfg.BackupDir
+	if backups != "" {
+		if backups, err = filepath.Abs(backups); err != nil {
+			return nil, err
+		}
+	}
 	r.Node, err = server.OpenNode(ctx, server.NodeConfig{
-		Store: r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised,
+		Store: r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
 		Tokens: tokens, AllowedOrigins: cfg.AllowedOrigins, Virtual: cfg.clock, Logger: log,
 		Shards: shard.Config{
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,

@@ -23,6 +23,7 @@ others can reach needs TLS and a token file, unless --insecure is given.
   advertise: nola-1.example.com:7466
   admin_listen: 127.0.0.1:7467        # /metrics, /debug/pprof, /healthz, /readyz
   data_dir: /var/lib/nola
+  backup_dir: /var/backups/nola       # where nolactl backup create may write
   tls_cert: /etc/nola/tls.crt         # read again when it changes
   tls_key: /etc/nola/tls.key
   token_file: /etc/nola/tokens        # one NAME:TOKEN a line
@@ -44,6 +45,7 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 	f.StringVar(&set.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
 	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble")
 	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
+	f.StringVar(&set.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
 	f.IntVar(&set.Shards, "shards", 0, "number of shards of a new store (default 256)")
 	f.StringVar(&set.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
 	f.StringVar(&set.TLSKey, "tls-key", "", "file with its key (PEM)")
@@ -90,6 +92,7 @@ func (c config) over(flags *pflag.FlagSet, set config) config {
 		"admin-listen":   func() { c.AdminListen = set.AdminListen },
 		"store":          func() { c.Store = set.Store },
 		"data-dir":       func() { c.DataDir = set.DataDir },
+		"backup-dir":     func() { c.BackupDir = set.BackupDir },
 		"shards":         func() { c.Shards = set.Shards },
 		"tls-cert":       func() { c.TLSCert = set.TLSCert },
 		"tls-key":        func() { c.TLSKey = set.TLSKey },

@@ -38,6 +38,9 @@ type Activation struct {
 	deferredCounted bool
 	awaited         int // of them with a caller that waits here
 
+	// memory is what the actor keeps of its instance's memory; nil if nothing.
+	memory *nola.Memory
+
 	keys         map[keyID]*keyEntry
 	userKeys     persistence.UserKeys
 	userKeysRead bool
@@ -74,6 +77,10 @@ func (a *Activation) Ref() nola.ActorRef { return a.ref }
 
 // InitPayload is what the actor was created with.
 func (a *Activation) InitPayload() []byte { return a.meta.InitPayload }
+
+// Memory is what the actor keeps of its memory, as all turns before left it; nil
+// if it keeps none. It may be read by the actor's turn while that runs.
+func (a *Activation) Memory() *nola.Memory { return a.memory }
 
 type cell struct {
 	value   []byte
@@ -162,6 +169,9 @@ type Call struct {
 	By     *Turn
 	Dep    nola.Seq
 	Result nola.Result
+	// Unwritten says that nothing was committed for the answer: it rests on what
+	// is in memory alone.
+	Unwritten bool
 
 	// Where it came from, if nobody waits for it.
 	origin origin
@@ -293,7 +303,8 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		return
 	}
 	delete(s.behind, a.ref)
-	a.exists, a.meta = l.Found, l.Meta
+	a.exists, a.meta, a.memory = l.Found, l.Meta, l.Memory
+	s.setBytes(a, 0)
 	a.userKeys, a.userKeysRead = l.UserKeys, true
 	if l.Last.Invocation != nil {
 		a.head, a.loaded, a.tail = l.First.Number, l.First.Number, l.Last.Number+1
@@ -318,6 +329,10 @@ func (c *Call) step(s *Shard, out *Output) {
 		return
 	}
 	if !c.admitted && c.origin == fromCaller {
+		if s.leaving != nil && !c.Early {
+			s.refuse(&c.Ticket, errMoving(s.id), out)
+			return
+		}
 		if err := s.admit(s.acts[c.Inv.Target], c); err != nil {
 			s.refuse(&c.Ticket, err, out)
 			return
@@ -422,6 +437,9 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	if a.running || a.loading || a.deleting != 0 || s.fenced != nil || s.acts[a.ref] != a {
 		return
 	}
+	if s.leaving != nil && a.queue.head == nil {
+		return
+	}
 	if s.pending > s.limits.PendingBytesMax {
 		if !a.isStalled {
 			a.isStalled = true
@@ -437,6 +455,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	a.stopping = false
 	s.idle.remove(a)
 	a.running = true
+	s.turns++
 	if c.order != nil {
 		a.turn = Turn{Act: a, Number: a.turns, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
 		out.Turns = append(out.Turns, &a.turn)
@@ -688,6 +707,7 @@ func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 		return
 	}
 	a.running = true
+	s.turns++
 	a.turn = Turn{Act: a, Number: a.turns, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
 	out.Turns = append(out.Turns, &a.turn)
 }
@@ -697,13 +717,16 @@ func (s *Shard) stop(a *Activation, out *Output) {
 	if a.dep > s.committed || a.queue.n > 0 || a.head < a.tail || len(a.keys) > 0 || a.awaited > 0 {
 		return
 	}
+	a.memory = nil
 	s.setBytes(a, 0)
 	delete(s.acts, a.ref)
 	s.idle.remove(a)
 	out.Closed = append(out.Closed, a)
 }
 
+// setBytes notes that a's instance holds n bytes. What a keeps comes on top.
 func (s *Shard) setBytes(a *Activation, n int64) {
+	n += int64(a.memory.Size())
 	s.bytes += n - a.bytes
 	a.bytes = n
 }

@@ -203,12 +203,15 @@ func (s *Shard) spillDue() {
 	d.after(d.pos.Due, &localDue{load: true})
 }
 
-// popDue brings about everything that is due. What becomes due by that waits for
-// the next tick, so that others come first.
+// popDue brings about what is due, so much at once. The rest waits for the next
+// tick, and so does what becomes due by that, so that others come first.
 func (s *Shard) popDue(out *Output) {
+	if s.leaving != nil {
+		return
+	}
 	d := &s.due
 	last := d.serial
-	for {
+	for range s.limits.DueAtOnce {
 		e := d.first(s.dueFull())
 		if e == nil || e.at.After(s.now) || e.serial > last {
 			break

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -124,5 +125,51 @@ func TestUnknownSpecRests(t *testing.T) {
 			}
 			todo = append(todo, l)
 		}
+	}
+}
+
+// TestATickBringsAboutSoMuch has many timers due at one instant. A tick that took
+// them all would keep callers out of the shard until the last one is under way.
+func TestATickBringsAboutSoMuch(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const count, atOnce = 300, 64
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
+	var out core.Output
+	rows := func(l *core.Load) {
+		for i := range count {
+			target := nola.ActorRef{Namespace: "default", Type: "t", ID: fmt.Sprint(i)}
+			l.Due = append(l.Due, persistence.DueRow{Due: now, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}})
+		}
+	}
+	loaded := 0
+	var step func(core.Input) int
+	step = func(in core.Input) (actors int) {
+		out.Reset()
+		s.Step(now, in, &out)
+		for _, l := range out.Loads {
+			if l.Kind == core.LoadDue && loaded == 0 {
+				loaded++
+				rows(l)
+				return actors + step(l)
+			}
+			if l.Kind == core.LoadActor {
+				actors++
+			}
+		}
+		return actors
+	}
+	all := 0
+	for in := 0; all < count; in++ {
+		if wake := s.Wake(); wake.IsZero() || wake.After(now) {
+			t.Fatalf("after %d of %d the shard wants to be woken at %s", all, count, wake)
+		}
+		n := step(&core.Tick{})
+		if n == 0 || n > atOnce {
+			t.Fatalf("tick %d brought about %d timers, at most %d is right, and at least 1", in, n, atOnce)
+		}
+		all += n
+	}
+	if all != count {
+		t.Errorf("%d timers were brought about, %d were due", all, count)
 	}
 }

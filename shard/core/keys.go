@@ -204,7 +204,7 @@ func (s *Shard) forget(a *Activation, e *keyEntry, err error, out *Output) {
 func (s *Shard) concluded(a *Activation, e *keyEntry, first *Call, seq nola.Seq, out *Output) {
 	for _, c := range e.waiters {
 		s.release(c)
-		c.Result, c.Err = first.Result, first.Err
+		c.Result, c.Err, c.Unwritten = first.Result, first.Err, first.Unwritten
 		c.Result.Replayed = true
 		s.answerAt(c, seq, out)
 	}

@@ -456,7 +456,7 @@ func (s *Shard) evict(sc *schedule) {
 }
 
 func (in *ScheduleOp) step(s *Shard, out *Output) {
-	if s.fenced != nil || in.turn != nil && in.turn.epoch != s.epoch {
+	if s.fenced != nil || s.leaving != nil && in.turn == nil || in.turn != nil && in.turn.epoch != s.epoch {
 		s.refuse(&in.Ticket, errMoving(s.id), out)
 		return
 	}

@@ -27,6 +27,7 @@ const usage = `bench measures this machine, the product, and other products besi
 
   bench limits  [flags]           what the machine itself can do
   bench run     [flags]           the product, row by row, beside the limits
+  bench herd    [flags]           a million schedules due at one instant
   bench peers   [flags]           other products, taking turns with ours
   bench compare OLD.json NEW.json two result files side by side
 
@@ -63,6 +64,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return limitsCommand(ctx, args)
 	case "run":
 		return runCommand(ctx, args)
+	case "herd":
+		return herdCommand(ctx, args)
 	case "peers":
 		return peersCommand(ctx, args)
 	case "compare":
@@ -127,6 +130,11 @@ func (f *flags) parse(args []string) error {
 	if f.b.rounds < 1 || f.b.rounds > roundsMax {
 		return fmt.Errorf("%w -rounds is %d, it must lie between 1 and %d", errUsage, f.b.rounds, roundsMax)
 	}
+	if f.b.pprof != "" {
+		if err := os.MkdirAll(f.b.pprof, 0o755); err != nil {
+			return err
+		}
+	}
 	f.b.noladArgs = strings.Fields(f.noladArgs)
 	f.b.log = os.Stderr
 	for _, need := range []struct{ file, how string }{{f.b.nolad, "make build makes it"}, {f.b.guest, "-guest names it"}} {
@@ -175,12 +183,7 @@ func runCommand(ctx context.Context, args []string) error {
 	if _, err := os.Stat(kitchenDefault); err == nil && f.b.kitchen == "" {
 		f.b.kitchen = kitchenDefault
 	}
-	if f.b.pprof != "" {
-		if err := os.MkdirAll(f.b.pprof, 0o755); err != nil {
-			return err
-		}
-	}
-	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), serverBlock()})
+	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), herdBlock(herdSmall), serverBlock()})
 }
 
 func limitsCommand(ctx context.Context, args []string) (err error) {

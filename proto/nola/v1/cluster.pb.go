@@ -838,6 +838,272 @@ func (x *LocateActorResponse) GetNode() *Node {
 	return nil
 }
 
+// Backup is a consistent copy of the store on the server's machine.
+type Backup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Directory on the server's machine; `nolad restore` makes a store of it.
+	Directory string                 `protobuf:"bytes,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	Created   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	// Bytes of its files. It may share them with the store and other backups.
+	Bytes         uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Backup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Backup) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *Backup) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Backup) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type CreateBackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the backup and of its directory, of the form of a namespace's name.
+	// Empty makes one of the server's time.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateBackupRequest) Reset() {
+	*x = CreateBackupRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateBackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateBackupRequest) ProtoMessage() {}
+
+func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateBackupRequest.ProtoReflect.Descriptor instead.
+func (*CreateBackupRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CreateBackupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateBackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backup        *Backup                `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateBackupResponse) Reset() {
+	*x = CreateBackupResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateBackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateBackupResponse) ProtoMessage() {}
+
+func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateBackupResponse.ProtoReflect.Descriptor instead.
+func (*CreateBackupResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CreateBackupResponse) GetBackup() *Backup {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+type ListBackupsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Page_size of at most 1,000; 0 means 100.
+	PageSize      int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackupsRequest) Reset() {
+	*x = ListBackupsRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackupsRequest) ProtoMessage() {}
+
+func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
+func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListBackupsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListBackupsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListBackupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backups       []*Backup              `protobuf:"bytes,1,rep,name=backups,proto3" json:"backups,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackupsResponse) Reset() {
+	*x = ListBackupsResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackupsResponse) ProtoMessage() {}
+
+func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
+func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListBackupsResponse) GetBackups() []*Backup {
+	if x != nil {
+		return x.Backups
+	}
+	return nil
+}
+
+func (x *ListBackupsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_nola_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_nola_v1_cluster_proto_rawDesc = "" +
@@ -904,7 +1170,24 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x13LocateActorResponse\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12!\n" +
-	"\x04node\x18\x03 \x01(\v2\r.nola.v1.NodeR\x04node2\x80\x03\n" +
+	"\x04node\x18\x03 \x01(\v2\r.nola.v1.NodeR\x04node\"\x86\x01\n" +
+	"\x06Backup\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"3\n" +
+	"\x13CreateBackupRequest\x12\x1c\n" +
+	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04name\"?\n" +
+	"\x14CreateBackupResponse\x12'\n" +
+	"\x06backup\x18\x01 \x01(\v2\x0f.nola.v1.BackupR\x06backup\"f\n" +
+	"\x12ListBackupsRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\tpageToken\"h\n" +
+	"\x13ListBackupsResponse\x12)\n" +
+	"\abackups\x18\x01 \x03(\v2\x0f.nola.v1.BackupR\abackups\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x9b\x04\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1a.nola.v1.GetClusterRequest\x1a\x1b.nola.v1.GetClusterResponse\"\x00\x12J\n" +
@@ -912,7 +1195,9 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\tListNodes\x12\x19.nola.v1.ListNodesRequest\x1a\x1a.nola.v1.ListNodesResponse\"\x00\x12G\n" +
 	"\n" +
 	"ListShards\x12\x1a.nola.v1.ListShardsRequest\x1a\x1b.nola.v1.ListShardsResponse\"\x00\x12J\n" +
-	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00B\x8a\x01\n" +
+	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12M\n" +
+	"\fCreateBackup\x12\x1c.nola.v1.CreateBackupRequest\x1a\x1d.nola.v1.CreateBackupResponse\"\x00\x12J\n" +
+	"\vListBackups\x12\x1b.nola.v1.ListBackupsRequest\x1a\x1c.nola.v1.ListBackupsResponse\"\x00B\x8a\x01\n" +
 	"\vcom.nola.v1B\fClusterProtoP\x01Z0github.com/nolaproject/nola/proto/nola/v1;nolav1\xa2\x02\x03NXX\xaa\x02\aNola.V1\xca\x02\aNola\\V1\xe2\x02\x13Nola\\V1\\GPBMetadata\xea\x02\bNola::V1b\x06proto3"
 
 var (
@@ -927,7 +1212,7 @@ func file_nola_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_nola_v1_cluster_proto_rawDescData
 }
 
-var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_nola_v1_cluster_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: nola.v1.Cluster
 	(*Node)(nil),                  // 1: nola.v1.Node
@@ -942,37 +1227,49 @@ var file_nola_v1_cluster_proto_goTypes = []any{
 	(*ListShardsResponse)(nil),    // 10: nola.v1.ListShardsResponse
 	(*LocateActorRequest)(nil),    // 11: nola.v1.LocateActorRequest
 	(*LocateActorResponse)(nil),   // 12: nola.v1.LocateActorResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*ActorRef)(nil),              // 15: nola.v1.ActorRef
+	(*Backup)(nil),                // 13: nola.v1.Backup
+	(*CreateBackupRequest)(nil),   // 14: nola.v1.CreateBackupRequest
+	(*CreateBackupResponse)(nil),  // 15: nola.v1.CreateBackupResponse
+	(*ListBackupsRequest)(nil),    // 16: nola.v1.ListBackupsRequest
+	(*ListBackupsResponse)(nil),   // 17: nola.v1.ListBackupsResponse
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*ActorRef)(nil),              // 20: nola.v1.ActorRef
 }
 var file_nola_v1_cluster_proto_depIdxs = []int32{
-	13, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
+	18, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
 	0,  // 1: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
-	13, // 2: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
-	14, // 3: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
-	13, // 4: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
-	13, // 5: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
-	13, // 6: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
+	18, // 2: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
+	19, // 3: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
+	18, // 4: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
+	18, // 5: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
+	18, // 6: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
 	1,  // 7: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
 	2,  // 8: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
-	15, // 9: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
+	20, // 9: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
 	1,  // 10: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
-	3,  // 11: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
-	5,  // 12: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
-	7,  // 13: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
-	9,  // 14: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
-	11, // 15: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
-	4,  // 16: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
-	6,  // 17: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
-	8,  // 18: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
-	10, // 19: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
-	12, // 20: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	18, // 11: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
+	13, // 12: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
+	13, // 13: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
+	3,  // 14: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
+	5,  // 15: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
+	7,  // 16: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
+	9,  // 17: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
+	11, // 18: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
+	14, // 19: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
+	16, // 20: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
+	4,  // 21: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
+	6,  // 22: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
+	8,  // 23: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
+	10, // 24: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
+	12, // 25: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
+	15, // 26: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
+	17, // 27: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_cluster_proto_init() }
@@ -991,7 +1288,7 @@ func file_nola_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_cluster_proto_rawDesc), len(file_nola_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

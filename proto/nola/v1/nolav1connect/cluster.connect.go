@@ -48,6 +48,12 @@ const (
 	// ClusterServiceLocateActorProcedure is the fully-qualified name of the ClusterService's
 	// LocateActor RPC.
 	ClusterServiceLocateActorProcedure = "/nola.v1.ClusterService/LocateActor"
+	// ClusterServiceCreateBackupProcedure is the fully-qualified name of the ClusterService's
+	// CreateBackup RPC.
+	ClusterServiceCreateBackupProcedure = "/nola.v1.ClusterService/CreateBackup"
+	// ClusterServiceListBackupsProcedure is the fully-qualified name of the ClusterService's
+	// ListBackups RPC.
+	ClusterServiceListBackupsProcedure = "/nola.v1.ClusterService/ListBackups"
 )
 
 // ClusterServiceClient is a client for the nola.v1.ClusterService service.
@@ -66,6 +72,14 @@ type ClusterServiceClient interface {
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// CreateBackup copies the store, while it works, into a new directory on the
+	// server's machine. Everything that was acknowledged before the call is in
+	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
+	// has no directory for backups, and ALREADY_EXISTS if the name is taken.
+	CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error)
+	// ListBackups lists the complete backups on the server's machine, in the
+	// order of their names.
+	ListBackups(context.Context, *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the nola.v1.ClusterService service. By default,
@@ -109,16 +123,30 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
 			connect.WithClientOptions(opts...),
 		),
+		createBackup: connect.NewClient[v1.CreateBackupRequest, v1.CreateBackupResponse](
+			httpClient,
+			baseURL+ClusterServiceCreateBackupProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("CreateBackup")),
+			connect.WithClientOptions(opts...),
+		),
+		listBackups: connect.NewClient[v1.ListBackupsRequest, v1.ListBackupsResponse](
+			httpClient,
+			baseURL+ClusterServiceListBackupsProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListBackups")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	getCluster  *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
-	advanceTime *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
-	listNodes   *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
-	listShards  *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
-	locateActor *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	getCluster   *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
+	advanceTime  *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
+	listNodes    *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	listShards   *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
+	locateActor  *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	createBackup *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
+	listBackups  *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
 }
 
 // GetCluster calls nola.v1.ClusterService.GetCluster.
@@ -146,6 +174,16 @@ func (c *clusterServiceClient) LocateActor(ctx context.Context, req *connect.Req
 	return c.locateActor.CallUnary(ctx, req)
 }
 
+// CreateBackup calls nola.v1.ClusterService.CreateBackup.
+func (c *clusterServiceClient) CreateBackup(ctx context.Context, req *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
+	return c.createBackup.CallUnary(ctx, req)
+}
+
+// ListBackups calls nola.v1.ClusterService.ListBackups.
+func (c *clusterServiceClient) ListBackups(ctx context.Context, req *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error) {
+	return c.listBackups.CallUnary(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the nola.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// GetCluster shows the facts that were fixed when the cluster was made, and
@@ -162,6 +200,14 @@ type ClusterServiceHandler interface {
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// CreateBackup copies the store, while it works, into a new directory on the
+	// server's machine. Everything that was acknowledged before the call is in
+	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
+	// has no directory for backups, and ALREADY_EXISTS if the name is taken.
+	CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error)
+	// ListBackups lists the complete backups on the server's machine, in the
+	// order of their names.
+	ListBackups(context.Context, *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error)
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -201,6 +247,18 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceCreateBackupHandler := connect.NewUnaryHandler(
+		ClusterServiceCreateBackupProcedure,
+		svc.CreateBackup,
+		connect.WithSchema(clusterServiceMethods.ByName("CreateBackup")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListBackupsHandler := connect.NewUnaryHandler(
+		ClusterServiceListBackupsProcedure,
+		svc.ListBackups,
+		connect.WithSchema(clusterServiceMethods.ByName("ListBackups")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nola.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceGetClusterProcedure:
@@ -213,6 +271,10 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceListShardsHandler.ServeHTTP(w, r)
 		case ClusterServiceLocateActorProcedure:
 			clusterServiceLocateActorHandler.ServeHTTP(w, r)
+		case ClusterServiceCreateBackupProcedure:
+			clusterServiceCreateBackupHandler.ServeHTTP(w, r)
+		case ClusterServiceListBackupsProcedure:
+			clusterServiceListBackupsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -240,4 +302,12 @@ func (UnimplementedClusterServiceHandler) ListShards(context.Context, *connect.R
 
 func (UnimplementedClusterServiceHandler) LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.LocateActor is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.CreateBackup is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListBackups(context.Context, *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListBackups is not implemented"))
 }
