@@ -43,7 +43,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # Suites that run beyond `make test`. A package listed here that does not exist
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
-CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
+CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
 CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;

@@ -277,7 +277,9 @@ func (r *runner) event(b *box, w *waiter, t *core.Turn, nested bool) {
 
 func errCanceled(ctx context.Context) *nola.Error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nola.Errorf(nola.ReasonDeadlineExceeded, "the caller's deadline passed while the call waited for its turn; it was not executed")
+		e := nola.Errorf(nola.ReasonDeadlineExceeded, "the caller's deadline passed while the call waited for its turn; it was not executed")
+		e.Metadata = map[string]string{"where": "queue"}
+		return e
 	}
 	return nola.Errorf(nola.ReasonCanceled, "the caller left while the call waited for its turn; it was not executed")
 }

@@ -164,6 +164,9 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 	rc := wazero.NewRuntimeConfigCompiler().WithCoreFeatures(api.CoreFeaturesV2).WithDebugInfoEnabled(false)
 	r := &Runtime{config: config, compiling: make(chan struct{}, config.CompileConcurrency), compiled: map[codeKey]*compiled{}}
 	if config.CacheDir != "" {
+		if err := openDerived(config.CacheDir); err != nil {
+			return nil, fmt.Errorf("wasmhost: open the cache of modules in %s: %w", config.CacheDir, err)
+		}
 		cache, err := wazero.NewCompilationCacheWithDir(config.CacheDir)
 		if err != nil {
 			return nil, fmt.Errorf("wasmhost: open the cache of compiled code in %s: %w", config.CacheDir, err)
@@ -362,6 +365,7 @@ func (r *Runtime) tooSlow(ctx context.Context) error {
 		return nola.Errorf(nola.ReasonCanceled, "preparing the module was canceled")
 	}
 	e := nola.LimitError(nola.ReasonDeadlineExceeded, "compile_timeout", int64(r.config.CompileTimeout), "preparing the module took longer than the caller or the node's compile timeout of %s allows; push it again, or push a smaller module", r.config.CompileTimeout)
+	e.Metadata["where"] = "queue" // no turn began
 	e.RetryAfter = time.Second
 	return e
 }
@@ -375,14 +379,22 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 		return r.tooSlow(ctx)
 	}
 	start := time.Now()
+	log := r.config.Logger.With("digest", hex.EncodeToString(c.key.digest[:]), "bytes", len(code))
+	if d := r.loadDerived(c.key); d != nil && r.revive(ctx, c, d) == nil {
+		log.Info("module prepared, as it was made before", "took", time.Since(start))
+		return nil
+	}
+	before := r.engineFiles()
 	shape, err := parse(code, c.key.tableElements)
 	if err != nil {
 		return err
 	}
 	c.shape = shape
 	l := shape.layout()
-	if l != nil && !r.config.PlainEngine && tablesWork() {
-		l.elements = shape.readElements()
+	var elements []element
+	if l != nil && r.fillsTables() {
+		elements = shape.readElements()
+		l.elements = elements
 	}
 	metered, l, err := shape.meter(c.key.depth, l)
 	if err != nil {
@@ -412,9 +424,19 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 		l.data, l.elements = nil, nil // the image has them
 	}
 	shape.release()
-	r.config.Logger.Info("module prepared", "digest", hex.EncodeToString(c.key.digest[:]), "bytes", len(code), "metered_bytes", len(metered), "image", c.image != nil, "took", time.Since(start))
+	var engine []string
+	for name := range r.engineFiles() {
+		if !before[name] {
+			engine = append(engine, name)
+		}
+	}
+	r.saveDerived(c, metered, elements, engine)
+	log.Info("module prepared", "metered_bytes", len(metered), "image", c.image != nil, "took", time.Since(start))
 	return nil
 }
+
+// fillsTables says that the tables of instances are filled here.
+func (r *Runtime) fillsTables() bool { return !r.config.PlainEngine && tablesWork() }
 
 // compileMetered has the engine compile code.
 func (r *Runtime) compileMetered(ctx context.Context, metered []byte) (wazero.CompiledModule, error) {
@@ -453,10 +475,17 @@ func (r *Runtime) repairCache(err error) bool {
 	case !strings.HasPrefix(err.Error(), "compilationcache: "):
 		return false
 	}
-	files, err := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*", "*"))
+	files, removal := r.removeEngineFiles()
+	log.Warn("compiled code on disk is damaged and was removed", "files", files, "removal", removal)
+	return true
+}
+
+// removeEngineFiles empties the engine's cache on disk. It is made again, under
+// the same names.
+func (r *Runtime) removeEngineFiles() (n int, err error) {
+	files, err := filepath.Glob(filepath.Join(r.config.CacheDir, enginePrefix+"*", "*"))
 	for _, f := range files {
 		err = errors.Join(err, os.Remove(f))
 	}
-	log.Warn("compiled code on disk is damaged and was removed", "files", len(files), "removal", err)
-	return true
+	return len(files), err
 }
