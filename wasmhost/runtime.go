@@ -35,6 +35,9 @@ type Config struct {
 	// default a quarter of InstancesBytesMax. They give way when the memory is
 	// needed.
 	IdleBytesMax int64
+	// IdleAfter is how long a slot waits for its next activation before it is
+	// closed, which the release of another one notices: default 5 min.
+	IdleAfter time.Duration
 	// HeapMemory keeps the memory of guests on the heap of the process, so that
 	// GOMEMLIMIT counts it. Without it, where the system allows, instances share
 	// the pages that they have not written, which is faster and smaller.
@@ -65,6 +68,9 @@ func (c Config) withDefaults() Config {
 	if c.IdleBytesMax == 0 {
 		c.IdleBytesMax = c.InstancesBytesMax / 4
 	}
+	if c.IdleAfter == 0 {
+		c.IdleAfter = 5 * time.Minute
+	}
 	if c.CompileTimeout == 0 {
 		c.CompileTimeout = 60 * time.Second
 	}
@@ -89,6 +95,7 @@ func (c Config) validate() error {
 	}
 	check(c.InstancesBytesMax >= 1<<20, "InstancesBytesMax %d: must be at least 1 MiB", c.InstancesBytesMax)
 	check(c.IdleBytesMax >= 0 && c.IdleBytesMax <= c.InstancesBytesMax, "IdleBytesMax %d: must lie between 0 and InstancesBytesMax, %d", c.IdleBytesMax, c.InstancesBytesMax)
+	check(c.IdleAfter > 0, "IdleAfter %s: must be above 0", c.IdleAfter)
 	check(c.CompileTimeout > 0, "CompileTimeout %s: must be above 0", c.CompileTimeout)
 	check(c.CompileConcurrency >= 1 && c.CompileConcurrency <= 64, "CompileConcurrency %d: must lie between 1 and 64", c.CompileConcurrency)
 	return errors.Join(faults...)
@@ -199,7 +206,7 @@ type Stats struct {
 	SlotsMade    uint64 // activations that found no idle slot
 	SlotsReused  uint64 // activations that found one
 	SlotsDropped uint64 // slots not kept after an activation: it broke, grew, or cannot be set back
-	SlotsEvicted uint64 // idle slots that gave way to the budget
+	SlotsEvicted uint64 // idle slots that gave way to the budget, or were idle for long
 
 	Rests uint64 // of long turns, for others' sake
 }
@@ -232,7 +239,7 @@ func (r *Runtime) Metrics(w io.Writer) error {
 	add("nola_slots_made_total", "counter", "Activations that found no idle slot of their module.", s.SlotsMade)
 	add("nola_slots_reused_total", "counter", "Activations that found an idle slot.", s.SlotsReused)
 	add("nola_slots_dropped_total", "counter", "Slots not kept after an activation: they broke, grew, or cannot be set back.", s.SlotsDropped)
-	add("nola_slots_evicted_total", "counter", "Idle slots that gave way to the memory budget.", s.SlotsEvicted)
+	add("nola_slots_evicted_total", "counter", "Idle slots that gave way to the memory budget, or were idle for long.", s.SlotsEvicted)
 	add("nola_turn_rests_total", "counter", "How often a long turn rested for a millisecond because others had begun.", s.Rests)
 	if _, err := w.Write(text); err != nil {
 		return fmt.Errorf("wasmhost: write metrics: %w", err)
@@ -358,6 +365,7 @@ func (r *Runtime) tooSlow(ctx context.Context) error {
 		return nola.Errorf(nola.ReasonCanceled, "preparing the module was canceled")
 	}
 	e := nola.LimitError(nola.ReasonDeadlineExceeded, "compile_timeout", int64(r.config.CompileTimeout), "preparing the module took longer than the caller or the node's compile timeout of %s allows; push it again, or push a smaller module", r.config.CompileTimeout)
+	e.Metadata["where"] = "queue" // no turn began
 	e.RetryAfter = time.Second
 	return e
 }

@@ -311,7 +311,8 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		a.total = l.Last.Total
 		a.headTotal = l.First.Total - castBytes(l.First.Invocation)
 	}
-	for _, in := range waiting {
+	for i, in := range waiting {
+		a.waiting = waiting[i+1:] // it stays for those
 		in.step(s, out)
 	}
 	s.runNext(a, out)
@@ -602,7 +603,12 @@ func (s *Shard) rest(a *Activation, out *Output) {
 	if a.head < a.tail || a.queue.n > 0 || len(a.keys) > 0 || a.awaited > 0 {
 		return
 	}
-	if a.stopping {
+	if a.Shell == nil && len(a.waiting) > 0 {
+		return // they are stepped next
+	}
+	// What never had a turn, because it was only asked for, holds nothing that is
+	// worth its memory.
+	if a.stopping || a.Shell == nil {
 		s.stop(a, out)
 		return
 	}
@@ -702,6 +708,7 @@ func (s *Shard) passivateIdle(out *Output) {
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 	s.idle.remove(a)
 	a.stopping = true
+	s.setBytes(a, 0) // they are as good as free
 	if a.Shell == nil || a.fresh {
 		s.stop(a, out)
 		return
