@@ -40,7 +40,8 @@ const (
 // reserve the id in the catalogue, and then to make the schedule in its shard.
 // To delete one is to delete it in its shard, and then to free the id. So every
 // schedule has its id, also after a crash between the two, but not every id has
-// its schedule. The shard decides whether a schedule exists: an id whose shard
+// its schedule. The reservation leaves the disk to the commit of the shard, for
+// which alone it is made: a crash that loses it loses the schedule. The shard decides whether a schedule exists: an id whose shard
 // knows no such schedule is free, and who creates a schedule may take it over.
 // It asks the shard under the id's lock, and so behind every create that was
 // given up: what the shard does not know then, nobody is about to make.
@@ -106,7 +107,7 @@ func (h *schedules) create(ctx context.Context, sd nola.Schedule, requestID stri
 			Namespace: sd.Namespace, ID: sd.ID, Incarnation: sd.Incarnation, Target: sd.Target,
 			RequestID: requestID, Created: h.s.cfg.Now(), Calendars: sd.Spec.CalendarNames(),
 		}
-		version, err = h.s.catalog.PutScheduleEntry(ctx, version, entry)
+		version, err = h.s.catalog.ReserveScheduleEntry(ctx, version, entry)
 		if errors.Is(err, persistence.ErrConflict) {
 			continue
 		}
