@@ -14,20 +14,23 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
 GOLANGCI_VERSION    := v2.15.0
 GOVULNCHECK_VERSION := v1.6.0
 TINYGO_VERSION      := 0.41.0
+BENCHSTAT_VERSION   := v0.0.0-20260908200009-22c9c6c9d4da
 
 # What a caller may set.
-ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench and bench-peers
+ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench, bench-herd and bench-peers
 TESTFLAGS ?=#         flags of every `go test`, for example -v or -json
 NODES     ?= 1#       nodes of the local Cassandra: 1 or 3
 KEEP      ?=#         not empty: `make cassandra` starts with the data of the last run
 FUZZTIME  ?= 10s#     how long each fuzz target runs
 AGAINST   ?=#         commit that `make breaking` compares with
+ALONE     ?=#         command before each slice of `make bench-wasm`, such as one that waits for a quiet machine
 
 GO_TEST   = go test -count=1 -timeout 15m $(TESTFLAGS)
 BUF       = go tool -modfile=tools/buf.mod buf
 GOFUMPT   = go tool -modfile=tools/proto.mod gofumpt
 GOLANGCI  = bin/tools/golangci-lint-$(GOLANGCI_VERSION)
 TINYGO    = $(or $(value XDG_CACHE_HOME),$(HOME)/.cache)/nola/tinygo-$(TINYGO_VERSION)
+BENCHSTAT = bin/tools/benchstat-$(BENCHSTAT_VERSION)
 VULNCHECK = bin/tools/govulncheck-$(GOVULNCHECK_VERSION)
 
 # Go guests: packages that build for wasip1 only. The examples become modules a
@@ -40,8 +43,8 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # Suites that run beyond `make test`. A package listed here that does not exist
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
-CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra
+CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.
@@ -113,15 +116,19 @@ race: guests ## run the concurrent packages under the race detector, TestConcurr
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
-crash: guests ## run the crash suites (TestCrash*) at full size, and schedules in every time zone
+crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, and schedules in every time zone
 	@$(call absent,$(CRASH_PACKAGES))
-	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^TestCrash' $(call present,$(CRASH_PACKAGES)))
+	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 
 .PHONY: test-cassandra
 test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
-	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) $(call present,$(CASSANDRA_PACKAGES)))
+	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
+
+.PHONY: test-containers
+test-containers: ## run the store's tests on ScyllaDB and Cassandra in containers, where there is Docker
+	cd tools/containers && $(GO_TEST) -timeout 90m -v ./...
 
 .PHONY: fuzz
 fuzz: guests ## fuzz every target for FUZZTIME (10s)
@@ -145,9 +152,26 @@ cover: guests ## measure which statements the tests reach; bin/cover.html shows 
 bench: build guests ## measure this machine's limits and the product beside them
 	go run ./tools/bench run $(ARGS)
 
+.PHONY: bench-herd
+bench-herd: build guests ## measure a million schedules due at one instant, with calls beside them
+	go run ./tools/bench herd -rounds 1 $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: build guests ## measure other products beside ours, with the same client
 	go run ./tools/bench peers $(ARGS)
+
+# Each slice is some benchmarks and how long, or how often, one runs; ten times.
+WASM_SLICES := Warm:100ms HostCall:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:2000000x Runaway:20x Collection:20x
+
+.PHONY: bench-wasm
+bench-wasm: guests $(BENCHSTAT) ## measure guests under our host and under wapc-go, ten times each
+	@mkdir -p bin
+	go test -c -o bin/wasmhost.test ./wasmhost
+	rm -f bin/bench-wasm.txt
+	for slice in $(WASM_SLICES); do
+		(cd wasmhost; $(ALONE) ../bin/wasmhost.test -test.run '^$$' -test.bench "^Benchmark$${slice%:*}" -test.benchtime "$${slice#*:}" -test.count 10 -test.timeout 15m) | tee -a bin/bench-wasm.txt
+	done
+	$(BENCHSTAT) -row .name,/guest -col /host bin/bench-wasm.txt
 
 ##### keep it in order
 
@@ -244,6 +268,10 @@ $(TINYGO)/bin/tinygo:
 bin/tools/golangci-lint-$(GOLANGCI_VERSION):
 	GOBIN=$(CURDIR)/bin/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv bin/tools/golangci-lint $@
+
+$(BENCHSTAT):
+	GOBIN=$(CURDIR)/bin/tools go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
+	mv bin/tools/benchstat $@
 
 bin/tools/govulncheck-$(GOVULNCHECK_VERSION):
 	GOBIN=$(CURDIR)/bin/tools go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)

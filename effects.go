@@ -38,6 +38,9 @@ type Effects struct {
 	Deferral *Deferral
 	// Completions answer invocations that earlier turns deferred, each token once.
 	Completions []Completion
+	// Memory is what changed of the actor's memory, in memory mode; nil if nothing
+	// did.
+	Memory *MemoryChange
 	// Reply is what the guest answered.
 	Reply []byte
 	// Called is set when the turn made a nested call, which has an effect of
@@ -50,7 +53,7 @@ type Effects struct {
 // Empty reports whether the turn changed nothing.
 func (e *Effects) Empty() bool {
 	return len(e.Writes) == 0 && len(e.Casts) == 0 && len(e.Delayed) == 0 && len(e.Timers) == 0 && len(e.Reminders) == 0 &&
-		e.Deferral == nil && len(e.Completions) == 0
+		e.Deferral == nil && len(e.Completions) == 0 && e.Memory == nil
 }
 
 // Write puts or deletes one key of the actor's state.

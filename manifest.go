@@ -9,7 +9,7 @@ import (
 // Manifest says how a version of a module wants to be run. The zero value
 // works: every field has a default.
 type Manifest struct {
-	// Mode is how state is kept: "kv" (default), through host operations.
+	// Mode is how state is kept: ModeKV (default) or ModeMemory.
 	Mode string
 	// Operations are those that the module declares, for error messages and
 	// describe; empty means unknown. Calling others is not refused.
@@ -34,11 +34,20 @@ type Limits struct {
 	ReplyBytes    int           // default and at most PayloadBytesMax
 	TableElements int           // default 65,536
 	CallDepth     int           // nested guest frames: default 10,000, at most 100,000
+	// MemoryInline is how many bytes of changed memory are kept in one row, in
+	// memory mode: default 16 KiB, at most 256 KiB. What goes beyond is kept in a
+	// row for each page of 4 KiB that differs.
+	MemoryInline int
 }
 
-// ModeKV is the mode in which durable state is kept through host operations
-// alone; memory is a cache.
-const ModeKV = "kv"
+// The modes.
+const (
+	// ModeKV keeps durable state through host operations alone; memory is a cache.
+	ModeKV = "kv"
+	// ModeMemory keeps the memory of the guest besides: what a turn changed of it
+	// is committed with the turn.
+	ModeMemory = "memory"
+)
 
 // WithDefaults returns m with each zero field set to its default.
 func (m Manifest) WithDefaults() Manifest {
@@ -55,6 +64,7 @@ func (m Manifest) WithDefaults() Manifest {
 	setDefault(&l.ReplyBytes, PayloadBytesMax)
 	setDefault(&l.TableElements, 65_536)
 	setDefault(&l.CallDepth, 10_000)
+	setDefault(&l.MemoryInline, MemoryInlineDefault)
 	return m
 }
 
@@ -75,7 +85,9 @@ func (m Manifest) Validate() error {
 	}
 	m = m.WithDefaults()
 	l := m.Limits
-	check(m.Mode == ModeKV, "mode %q: only %q is known", m.Mode, ModeKV)
+	check(m.Mode == ModeKV || m.Mode == ModeMemory, "mode %q: known are %q and %q", m.Mode, ModeKV, ModeMemory)
+	check(m.Mode != ModeMemory || l.MemoryBytes <= KeptMemoryMax, "limits.memory_bytes %d: in mode %q at most 64 MiB, for an actor's memory is read whole when it wakes", l.MemoryBytes, ModeMemory)
+	check(l.MemoryInline > 0 && l.MemoryInline <= MemoryInlineMax, "limits.memory_inline %d: must lie between 1 and 256 KiB", l.MemoryInline)
 	check(l.MemoryBytes >= 64<<10 && l.MemoryBytes <= 1<<30, "limits.memory_bytes %d: must lie between 64 KiB and 1 GiB", l.MemoryBytes)
 	check(l.TurnTimeout > 0 && l.TurnTimeout <= CallTimeoutMax, "limits.turn_timeout %s: must lie between 0 and %s", l.TurnTimeout, CallTimeoutMax)
 	check(l.HostCalls > 0 && l.HostCalls <= 10_000_000, "limits.host_calls %d: must lie between 1 and 10,000,000", l.HostCalls)

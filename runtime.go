@@ -18,6 +18,15 @@ type Runtime interface {
 	Close() error
 }
 
+// Forgetter is a Runtime that keeps something of modules beyond the process.
+type Forgetter interface {
+	Runtime
+	// Forget gives up what is kept of the module bytes of a digest (SHA-256).
+	// Preparing them again is possible, and takes longer. Modules that are ready
+	// go on.
+	Forget(digest [32]byte) error
+}
+
 // Module is prepared code. Its methods may be called at once from many
 // goroutines.
 type Module interface {
@@ -59,6 +68,25 @@ type Instance interface {
 	Close()
 }
 
+// Keeper is an Instance whose memory can be kept and given to another one. Those
+// of modules in memory mode are; a module that cannot is refused in that mode.
+type Keeper interface {
+	Instance
+	// Image names what the instance began as. Instances of other code, and of code
+	// that begins otherwise, have another one.
+	Image() [32]byte
+	// Restore makes the memory of an instance that has had no turn the one kept in
+	// m, which must be of its image. A memory larger than the manifest allows is
+	// MEMORY_LIMIT; a node out of room answers NODE_OVERLOADED. After an error the
+	// instance must be closed.
+	Restore(m *Memory) error
+	// Keep answers, after a turn that went well, how the memory differs from
+	// before: what was restored with all changes since, or nil for the image. It
+	// answers nil if nothing has changed. Version, InlineMax and Anew are the
+	// caller's to set.
+	Keep(before *Memory) *MemoryChange
+}
+
 // Turn says what is to be run and within which bounds.
 type Turn struct {
 	Operation string
@@ -75,11 +103,16 @@ type Turn struct {
 	Steps uint64
 }
 
-// The operations that a runtime's owner calls besides those of clients. Both
+// The operations that a runtime's owner calls besides those of clients. All
 // are optional: a guest that answers OPERATION_NOT_FOUND has none.
 const (
 	OperationStartup  = "STARTUP"  // before the first turn of an activation, payload = init payload
-	OperationShutdown = "SHUTDOWN" // before passivation, payload = the reason
+	OperationShutdown = "SHUTDOWN" // before passivation, payload = the reason; not in memory mode
+
+	// When an actor that keeps its memory moves to another version, the old one is
+	// asked for what it holds, and the new one is given that.
+	OperationExport  = "EXPORT"  // reply = what the actor holds, in a form of the author's choice
+	OperationUpgrade = "UPGRADE" // payload = the reply of EXPORT
 )
 
 // Host is the world outside the guest's memory, for the length of one turn. It

@@ -90,9 +90,10 @@ func (c *Client) Invoke(ctx context.Context, ref nola.ActorRef, operation string
 }
 
 // Cast puts one invocation into the actor's durable backlog and answers its id
-// once that is durable. It retries as Invoke does.
-func (c *Client) Cast(ctx context.Context, ref nola.ActorRef, operation string, payload []byte, opts ...CallOption) (nola.InvocationID, error) {
-	var id nola.InvocationID
+// once that is durable. The result has no payload; it is replayed if an earlier
+// call under the same key had put it there. Cast retries as Invoke does.
+func (c *Client) Cast(ctx context.Context, ref nola.ActorRef, operation string, payload []byte, opts ...CallOption) (nola.Result, error) {
+	var result nola.Result
 	err := c.do(ctx, ref, opts, func(ctx context.Context, call *call, session *nolav1.SessionKey) error {
 		req := &nolav1.CastRequest{
 			Actor: refMessage(ref), Operation: operation, Payload: payload, IdempotencyKey: call.key.User, Session: session,
@@ -107,14 +108,15 @@ func (c *Client) Cast(ctx context.Context, ref nola.ActorRef, operation string, 
 		if err != nil {
 			return err
 		}
-		copy(id[:], res.Msg.GetInvocationId())
+		result = nola.Result{Replayed: res.Msg.GetReplayed()}
+		copy(result.ID[:], res.Msg.GetInvocationId())
 		return nil
 	})
-	return id, err
+	return result, err
 }
 
-// do makes a key and tries the call until it is over. What it answers is a
-// *nola.Error.
+// do makes a key and tries the call until it is over. What it answers is, or
+// wraps, a *nola.Error.
 func (c *Client) do(ctx context.Context, ref nola.ActorRef, opts []CallOption, try func(context.Context, *call, *nolav1.SessionKey) error) (err error) {
 	if ref.Namespace == "" {
 		ref.Namespace = nola.DefaultNamespace
@@ -138,8 +140,7 @@ func (c *Client) do(ctx context.Context, ref nola.ActorRef, opts []CallOption, t
 	if !call.key.IsUser() {
 		s, call.key, err = c.sessions.begin(ctx, ref)
 		if err != nil {
-			e, _ := fromConnect(err, c.address)
-			return e
+			return asFailure(err)
 		}
 		defer func() { c.sessions.end(s, call.key.Seq, !hasReason(err, nola.ReasonOutcomeUnknown)) }()
 	}
@@ -153,17 +154,18 @@ func (c *Client) do(ctx context.Context, ref nola.ActorRef, opts []CallOption, t
 		verdict := judge(f)
 		switch verdict {
 		case ran:
-			return f.err
+			return f
 		case mayHaveRun:
 			maybe = true
 		}
-		if retriable(f) && ctx.Err() == nil && retry < c.opts.Retries && (f.unsent || c.budget.take()) && pause(ctx, retry, f.err.RetryAfter) {
+		hopeless := c.opts.FailFast && !maybe && neverSent(f.cause)
+		if !hopeless && retriable(f) && ctx.Err() == nil && retry < c.opts.Retries && (f.unsent || c.budget.take()) && pause(ctx, retry, f.err.RetryAfter) {
 			continue
 		}
 		if maybe {
 			return unknown(ref, call.key, f.err)
 		}
-		return f.err
+		return f
 	}
 }
 
@@ -172,7 +174,7 @@ func (c *Client) attempt(ctx context.Context, call *call, s *session, try func(c
 	var key *nolav1.SessionKey
 	if s != nil {
 		if call.key.FirstAttempt.IsZero() {
-			now, err := c.serverNow(ctx)
+			now, err := c.ServerTime(ctx)
 			if err != nil {
 				f := asFailure(err)
 				f.unsent = true // the call itself
@@ -232,7 +234,9 @@ func retriable(f *failure) bool {
 	switch f.err.Reason {
 	case nola.ReasonUnavailable, nola.ReasonShardMoving, nola.ReasonNoOwner, nola.ReasonOutcomeUnknown:
 		return true
-	case nola.ReasonDeadlineExceeded, nola.ReasonCanceled:
+	case nola.ReasonCanceled:
+		return !f.answered // the server's end of the connection: the caller still waits
+	case nola.ReasonDeadlineExceeded:
 		return false
 	}
 	return f.answered && f.err.RetryAfter > 0

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -46,15 +47,26 @@ type Options struct {
 	Token string
 	// TLS configures https:// connections: default the system's roots.
 	TLS *tls.Config
-	// HTTPClient replaces the client's own; TLS does not count then. For http://
-	// it must speak HTTP/2 without TLS if streams are to be used.
+	// HTTPClient replaces the client's own; TLS and Wrap do not count then. For
+	// http:// it must speak HTTP/2 without TLS if streams are to be used.
 	HTTPClient *http.Client
+	// Wrap, if it is not nil, gets the client's own transport and answers the one
+	// to use: one that watches requests, for example.
+	Wrap func(http.RoundTripper) http.RoundTripper
+	// UserAgent says which program speaks: default that of the protocol's library.
+	UserAgent string
+	// ReadBytesMax bounds one message of the server's, below 2 GiB: default no
+	// bound.
+	ReadBytesMax int
 	// Timeout of Invoke and Cast, with all their retries, where the context has
 	// no deadline: default nola.CallTimeoutDefault, at most nola.CallTimeoutMax.
 	Timeout time.Duration
 	// Retries of one Invoke or Cast at most: default RetriesDefault, negative for
 	// none.
 	Retries int
+	// FailFast gives a call up at once if no server can be reached, for a person
+	// who waits. A call that may have run is retried all the same.
+	FailFast bool
 }
 
 // Client speaks to one server.
@@ -95,6 +107,8 @@ func New(baseURL string, opts Options) (*Client, error) {
 		return nil, fmt.Errorf("client: server address %q has more than a scheme, a host, a port and a path", u.Redacted())
 	case opts.Timeout < 0 || opts.Timeout > nola.CallTimeoutMax:
 		return nil, fmt.Errorf("client: timeout %s: want at most %s", opts.Timeout, nola.CallTimeoutMax)
+	case opts.ReadBytesMax < 0 || opts.ReadBytesMax > math.MaxInt32:
+		return nil, fmt.Errorf("client: messages of %d bytes: want at most %d", opts.ReadBytesMax, math.MaxInt32)
 	case strings.ContainsAny(opts.Token, " \t\r\n"):
 		return nil, errors.New("client: the token has white space in it")
 	}
@@ -106,12 +120,17 @@ func New(baseURL string, opts Options) (*Client, error) {
 	}
 	c := &Client{opts: opts, address: u.Scheme + "://" + u.Host, http: opts.HTTPClient}
 	if c.http == nil {
-		c.http = &http.Client{Transport: transport(u.Scheme, opts.TLS)}
+		var t http.RoundTripper = transport(u.Scheme, opts.TLS)
+		if opts.Wrap != nil {
+			t = opts.Wrap(t)
+		}
+		c.http = &http.Client{Transport: t}
 	}
 	base := strings.TrimSuffix(u.String(), "/")
 	with := connect.WithClientOptions(
 		connect.WithInterceptors(&interceptor{c}),
 		connect.WithAcceptCompression("gzip", nil, nil), // replies are small: it costs more than it saves
+		connect.WithReadMaxBytes(opts.ReadBytesMax),
 	)
 	c.Actors = nolav1connect.NewActorServiceClient(c.http, base, with)
 	c.Modules = nolav1connect.NewModuleServiceClient(c.http, base, with)
@@ -145,9 +164,10 @@ func transport(scheme string, config *tls.Config) *http.Transport {
 // Close lets idle connections go. Calls under way are not disturbed.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// serverNow is the time by the server's clock. It asks the server unless an
-// answer has brought the time already.
-func (c *Client) serverNow(ctx context.Context) (time.Time, error) {
+// ServerTime is the time by the server's clock, which may differ from this
+// machine's, or be virtual. It asks the server unless an answer has brought the
+// time already.
+func (c *Client) ServerTime(ctx context.Context) (time.Time, error) {
 	if r := c.clock.Load(); r != nil {
 		return r.now(), nil
 	}
@@ -179,12 +199,12 @@ func (c *Client) note(h http.Header) {
 	c.clock.Store(&reading{server: time.Unix(0, nanos), local: time.Now()})
 }
 
-// interceptor shows the token, reads the clock, and turns errors into ours.
+// interceptor shows the token and the program, reads the clock, and turns errors into ours.
 type interceptor struct{ c *Client }
 
 func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		i.authorize(req.Header())
+		i.introduce(req.Header())
 		res, err := next(ctx, req)
 		if err != nil {
 			return nil, i.failed(err)
@@ -197,7 +217,7 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 func (i *interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
 		conn := next(ctx, spec)
-		i.authorize(conn.RequestHeader())
+		i.introduce(conn.RequestHeader())
 		return &stream{conn, i}
 	}
 }
@@ -206,7 +226,10 @@ func (i *interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	return next
 }
 
-func (i *interceptor) authorize(h http.Header) {
+func (i *interceptor) introduce(h http.Header) {
+	if i.c.opts.UserAgent != "" {
+		h.Set("User-Agent", i.c.opts.UserAgent)
+	}
 	if i.c.opts.Token != "" {
 		h.Set("Authorization", "Bearer "+i.c.opts.Token)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,9 +238,9 @@ func TestCast(t *testing.T) {
 	s, c := serve(t, client.Options{}, reply(""))
 	at := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, opts := range [][]client.CallOption{nil, {client.WithDelay(time.Minute)}, {client.WithDeliverAt(at)}} {
-		id, err := c.Cast(context.Background(), alice, "inc", nil, opts...)
-		if err != nil || string(id[:]) != "0123456789abcdef" {
-			t.Fatalf("id %s, error %v", id, err)
+		res, err := c.Cast(context.Background(), alice, "inc", nil, opts...)
+		if err != nil || string(res.ID[:]) != "0123456789abcdef" {
+			t.Fatalf("id %s, error %v", res.ID, err)
 		}
 	}
 	if m := s.casts[0]; m.GetDelivery() != nil || m.GetSession() == nil {
@@ -271,6 +272,60 @@ func TestNobodyListens(t *testing.T) {
 	_, err = c.Namespaces.ListNamespaces(context.Background(), connect.NewRequest(&nolav1.ListNamespacesRequest{}))
 	if reasonOf(err) != nola.ReasonUnavailable || !strings.Contains(err.Error(), url) {
 		t.Errorf("error %v of a generated client, want UNAVAILABLE that names %s", err, url)
+	}
+}
+
+// attempts counts requests, and keeps how they introduced themselves.
+type attempts struct {
+	http.RoundTripper
+	n     atomic.Int64
+	agent atomic.Value
+}
+
+func (a *attempts) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.n.Add(1)
+	a.agent.Store(r.Header.Get("User-Agent"))
+	return a.RoundTripper.RoundTrip(r)
+}
+
+func TestFailFast(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + l.Addr().String()
+	_ = l.Close()
+	for fast, want := range map[bool]int64{true: 1, false: 3} {
+		var seen attempts
+		c, err := client.New(url, client.Options{Retries: 2, FailFast: fast, Wrap: func(next http.RoundTripper) http.RoundTripper {
+			seen.RoundTripper = next
+			return &seen
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := invoke(c, 20*time.Second); reasonOf(err) != nola.ReasonUnavailable || seen.n.Load() != want {
+			t.Errorf("fail fast %v: %d attempts, want %d; error %v", fast, seen.n.Load(), want, err)
+		}
+	}
+	// What may have run is asked for again, whatever happens in between.
+	s, c := serve(t, client.Options{FailFast: true}, drop, reply("1"))
+	if _, err := invoke(c, 20*time.Second); err != nil || len(s.seen) != 2 {
+		t.Errorf("after a lost answer: %d attempts, want 2; error %v", len(s.seen), err)
+	}
+}
+
+func TestOptionsReachTheWire(t *testing.T) {
+	var seen attempts
+	_, c := serve(t, client.Options{UserAgent: "tester/1", ReadBytesMax: 1000, Wrap: func(next http.RoundTripper) http.RoundTripper {
+		seen.RoundTripper = next
+		return &seen
+	}}, reply("1"), reply(strings.Repeat("x", 2000)))
+	if _, err := invoke(c, 20*time.Second); err != nil || seen.agent.Load() != "tester/1" {
+		t.Errorf("the program is called %q, want tester/1; error %v", seen.agent.Load(), err)
+	}
+	if _, err := invoke(c, 20*time.Second); err == nil || !strings.Contains(err.Error(), "1000") {
+		t.Errorf("a reply of 2,000 bytes where 1,000 are allowed: error %v", err)
 	}
 }
 

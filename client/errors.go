@@ -2,9 +2,11 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 
@@ -91,6 +93,8 @@ func fromConnect(err error, address string) (e *nola.Error, answered bool) {
 		}
 	}
 	switch {
+	case noTLS(err):
+		e.Message = fmt.Sprintf("cannot agree with the server at %s on encryption: %s", address, ce.Message())
 	case neverSent(err):
 		e.Message = fmt.Sprintf("cannot reach the server at %s: %s; is it running there? `nolad dev` starts one", address, rootOf(err))
 	case e.Reason == nola.ReasonDeadlineExceeded:
@@ -122,7 +126,14 @@ func definite(code connect.Code, wire bool) bool {
 func neverSent(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" || noTLS(err)
+}
+
+// noTLS reports whether the server speaks no TLS, or cannot be trusted.
+func noTLS(err error) bool {
+	var untrusted *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &untrusted) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // rootOf is what the operating system said.
@@ -130,7 +141,10 @@ func rootOf(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {
 		text := op.Err.Error()
-		return text[strings.Index(text, ": ")+1:]
+		if _, after, ok := strings.Cut(text, ": "); ok {
+			return after
+		}
+		return text
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {

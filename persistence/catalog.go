@@ -296,6 +296,7 @@ func encodeModuleVersion(b []byte, rec ModuleVersion) []byte {
 				ReplyBytes:       int64(l.ReplyBytes),
 				TableElements:    int64(l.TableElements),
 				CallDepth:        int64(l.CallDepth),
+				MemoryInline:     int64(l.MemoryInline),
 			},
 		},
 	})
@@ -333,6 +334,7 @@ func decodeModuleVersion(key string, value []byte) (ModuleVersion, error) {
 			ReplyBytes:    int(l.GetReplyBytes()),
 			TableElements: int(l.GetTableElements()),
 			CallDepth:     int(l.GetCallDepth()),
+			MemoryInline:  int(l.GetMemoryInline()),
 		},
 	}
 	return rec, nil

@@ -99,7 +99,7 @@ func (c *checker) page(from []byte) (page []storedRow, err error) {
 }
 
 var tableNames = map[Table]string{
-	TableDeferred: "deferred", TableMeta: "actor", TableState: "state", TableTimer: "timer", TableSchedule: "schedule", TableProgress: "progress",
+	TableDeferred: "deferred", TableMemory: "memory", TableMeta: "actor", TableState: "state", TableTimer: "timer", TableSchedule: "schedule", TableProgress: "progress",
 	TableOccurrence: "occurrence", TableUserKey: "user key", TableDue: "due", TableOutcome: "outcome", TableSession: "session",
 	TableOutbox: "outbox", TableInbox: "inbox", TableBacklog: "backlog", TableFloors: "floors",
 }
@@ -236,6 +236,13 @@ func (c *checker) shardRow(row storedRow) error {
 		return err
 	case TableDeferred:
 		_, err := decodeDeferred(key, row.value)
+		return err
+	case TableMemory:
+		if len(key) == 0 {
+			_, err := decodeMemory(row.value)
+			return err
+		}
+		_, _, err := decodeMemoryPage(key, row.value)
 		return err
 	case TableSchedule:
 		_, err := decodeSchedule(ref, key, row.value)

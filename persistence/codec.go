@@ -1,6 +1,7 @@
 package persistence
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -66,7 +67,7 @@ func encodeMessage(b []byte, m proto.Message) []byte {
 }
 
 func encodeMeta(b []byte, m Meta) []byte {
-	return encodeMessage(b, &storev1.Actor{Created: stamp(m.Created), Incarnation: m.Incarnation, InitPayload: m.InitPayload})
+	return encodeMessage(b, &storev1.Actor{Created: stamp(m.Created), Incarnation: m.Incarnation, InitPayload: m.InitPayload, KeepsMemory: m.KeepsMemory})
 }
 
 func decodeMeta(value []byte) (Meta, error) {
@@ -74,7 +75,59 @@ func decodeMeta(value []byte) (Meta, error) {
 	if err := decodeMessage("actor", value, &m); err != nil {
 		return Meta{}, err
 	}
-	return Meta{Created: moment(m.Created), Incarnation: m.Incarnation, InitPayload: m.InitPayload}, nil
+	return Meta{Created: moment(m.Created), Incarnation: m.Incarnation, InitPayload: m.InitPayload, KeepsMemory: m.KeepsMemory}, nil
+}
+
+func encodeMemory(b []byte, m *nola.Memory) []byte {
+	out := &storev1.Memory{
+		Image: m.Image[:], Version: m.Version, Bytes: m.Bytes, Clock: m.Clock, Globals: m.Globals,
+		Pages: uint32(len(m.Pages)), Size: int64(m.Size()), InRows: !m.Inline,
+	}
+	if m.Inline {
+		for _, n := range m.Numbers() {
+			out.Inline = append(out.Inline, &storev1.MemoryPage{Number: n, Difference: m.Pages[n]})
+		}
+	}
+	return encodeMessage(b, out)
+}
+
+// storedMemory is a row of the memory, and what its pages must come to.
+type storedMemory struct {
+	nola.Memory
+	pages int
+	size  int64
+}
+
+// complete answers the memory if all its pages are there.
+func (m *storedMemory) complete() (*nola.Memory, error) {
+	if len(m.Pages) != m.pages || int64(m.Size()) != m.size {
+		return nil, damaged("memory", fmt.Errorf("it has %d pages of together %d bytes, %d of %d were written", len(m.Pages), m.Size(), m.pages, m.size))
+	}
+	return &m.Memory, nil
+}
+
+func decodeMemory(value []byte) (*storedMemory, error) {
+	var m storev1.Memory
+	if err := decodeMessage("memory", value, &m); err != nil {
+		return nil, err
+	}
+	rec := &storedMemory{pages: int(m.Pages), size: m.Size}
+	rec.Version, rec.Bytes, rec.Clock, rec.Globals, rec.Inline = m.Version, m.Bytes, m.Clock, m.Globals, !m.InRows
+	if err := fill(rec.Image[:], m.Image, "image"); err != nil {
+		return nil, damaged("memory", err)
+	}
+	for _, p := range m.Inline {
+		rec.Set(p.GetNumber(), p.GetDifference())
+	}
+	return rec, nil
+}
+
+func decodeMemoryPage(key, value []byte) (number uint32, difference []byte, err error) {
+	if len(key) != 4 {
+		return 0, nil, damaged("memory page", errKey)
+	}
+	difference, err = body("memory page", value)
+	return binary.BigEndian.Uint32(key), difference, err
 }
 
 func encodeTimer(b []byte, rec TimerRecord) []byte {

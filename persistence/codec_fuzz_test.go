@@ -22,6 +22,18 @@ var decoders = []struct {
 		func(rec any) ([]byte, []byte) { return nil, encodeMeta(nil, rec.(Meta)) },
 	},
 	{
+		"memory", func(_, value []byte) (any, error) {
+			rec, err := decodeMemory(value)
+			if err != nil {
+				return nil, err
+			}
+			// What it says of its pages is checked once these are read.
+			rec.Inline = rec.Inline || len(rec.Pages) == 0
+			return &rec.Memory, nil
+		},
+		func(rec any) ([]byte, []byte) { return nil, encodeMemory(nil, rec.(*nola.Memory)) },
+	},
+	{
 		"timer", func(key, value []byte) (any, error) { return decodeTimer(key, value) },
 		func(rec any) ([]byte, []byte) {
 			return []byte(rec.(TimerRecord).Name), encodeTimer(nil, rec.(TimerRecord))

@@ -52,6 +52,8 @@ func TestOperations(t *testing.T) {
 		b.ListActor(ref)
 		b.DeleteActor(ref)
 		b.DeleteState(ref, "k")
+		b.DeleteMemory(ref)
+		b.DeleteMemoryPage(ref, 258)
 		b.DeleteTimer(ref, "wake")
 		b.DeleteDeferred(ref, nola.Token{1, 2})
 		b.DeleteDue(at, ref, persistence.DueReminder, "tick")
@@ -73,6 +75,7 @@ func TestEncodingsOfZero(t *testing.T) {
 		ref := storetest.Actor
 		b.PutMeta(ref, persistence.Meta{})
 		b.PutState(ref, "", nil)
+		b.PutMemory(ref, &nola.Memory{})
 		b.PutTimer(ref, persistence.TimerRecord{})
 		b.PutDue(persistence.DueRow{Target: ref})
 		b.PutDeferred(ref, &persistence.DeferredRecord{Invocation: &nola.Invocation{}})

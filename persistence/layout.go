@@ -36,7 +36,7 @@ var (
 )
 
 // actorTables are the tables that go with their actor.
-var actorTables = []Table{TableMeta, TableState, TableTimer, TableSchedule, TableProgress, TableOccurrence, TableDeferred}
+var actorTables = []Table{TableMeta, TableState, TableTimer, TableSchedule, TableProgress, TableOccurrence, TableDeferred, TableMemory}
 
 func appendRowPrefix(b []byte, table Table, shard nola.ShardID, actor nola.ActorRef) []byte {
 	b = append(b, byte(table))

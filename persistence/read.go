@@ -1,7 +1,9 @@
 package persistence
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -44,6 +46,30 @@ func (r Reader) ScanState(shard nola.ShardID, ref nola.ActorRef, from, to []byte
 		value, err := body("state", value)
 		return err == nil && fn(key, value), of(ref, err)
 	})
+}
+
+// Memory answers the memory that the actor keeps. Nothing of it may be committed
+// meanwhile.
+func (r Reader) Memory(shard nola.ShardID, ref nola.ActorRef) (*nola.Memory, bool, error) {
+	var rec *storedMemory
+	err := scan(r, Range{Table: TableMemory, Shard: shard, Actor: ref}, func(key, value []byte) (bool, error) {
+		var err error
+		if len(key) == 0 {
+			rec, err = decodeMemory(value)
+			return err == nil && !rec.Inline, of(ref, err)
+		}
+		if rec == nil {
+			return false, of(ref, damaged("memory", errors.New("it has pages and no head")))
+		}
+		number, difference, err := decodeMemoryPage(key, value)
+		rec.Set(number, bytes.Clone(difference))
+		return err == nil, of(ref, err)
+	})
+	if err != nil || rec == nil {
+		return nil, false, err
+	}
+	m, err := rec.complete()
+	return m, err == nil, of(ref, err)
 }
 
 // Timer answers the actor's timer of that name.

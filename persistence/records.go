@@ -11,6 +11,8 @@ type Meta struct {
 	Created     time.Time
 	Incarnation uint64
 	InitPayload []byte
+	// KeepsMemory says that the actor has a row of its memory.
+	KeepsMemory bool
 }
 
 // InvocationState says how far a recorded invocation is. The numbers are

@@ -128,13 +128,14 @@ type Table uint8
 // is deleted; rows of the second belong to an actor and stay; rows of the third
 // belong to a shard (Row.Actor is zero).
 const (
-	TableMeta       Table = 1 // one row, empty key
-	TableState      Table = 2 // the actor's own keys
-	TableTimer      Table = 3 // name; 4 is not used
-	TableSchedule   Table = 5 // reminder flag, id
-	TableProgress   Table = 6 // as TableSchedule
-	TableOccurrence Table = 7 // schedule's key behind its length (2 bytes), number mod nola.OccurrencesMax (2 bytes)
-	TableDeferred   Table = 8 // token (16 bytes)
+	TableMeta       Table = 1  // one row, empty key
+	TableState      Table = 2  // the actor's own keys
+	TableTimer      Table = 3  // name; 4 is not used
+	TableSchedule   Table = 5  // reminder flag, id
+	TableProgress   Table = 6  // as TableSchedule
+	TableOccurrence Table = 7  // schedule's key behind its length (2 bytes), number mod nola.OccurrencesMax (2 bytes)
+	TableDeferred   Table = 8  // token (16 bytes)
+	TableMemory     Table = 12 // empty: the head; number of a page (4 bytes)
 
 	TableUserKey Table = 16 // SHA-256 of the key, 16 bytes; the empty key counts them
 

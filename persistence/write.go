@@ -39,6 +39,33 @@ func (b *Batch) DeleteState(ref nola.ActorRef, key string) {
 	b.delete(TableState, ref)
 }
 
+// PutMemory stores the head of the actor's memory, with its pages if m is inline.
+func (b *Batch) PutMemory(ref nola.ActorRef, m *nola.Memory) {
+	key := b.cut()
+	b.arena = encodeMemory(b.arena, m)
+	b.put(TableMemory, ref, key)
+}
+
+// PutMemoryPage stores how a page of a memory that is not inline differs from the
+// image.
+func (b *Batch) PutMemoryPage(ref nola.ActorRef, number uint32, difference []byte) {
+	b.arena = binary.BigEndian.AppendUint32(b.arena, number)
+	key := b.cut()
+	b.arena = append(append(b.arena, formatOne), difference...)
+	b.put(TableMemory, ref, key)
+}
+
+// DeleteMemoryPage removes the row of a page that no longer differs.
+func (b *Batch) DeleteMemoryPage(ref nola.ActorRef, number uint32) {
+	b.arena = binary.BigEndian.AppendUint32(b.arena, number)
+	b.delete(TableMemory, ref)
+}
+
+// DeleteMemory removes the actor's memory, the rows of its pages included.
+func (b *Batch) DeleteMemory(ref nola.ActorRef) {
+	b.Add(Op{Kind: OpDeleteRange, Table: TableMemory, Actor: ref})
+}
+
 // PutTimer remembers a timer under its name.
 func (b *Batch) PutTimer(ref nola.ActorRef, rec TimerRecord) {
 	b.arena = append(b.arena, rec.Name...)

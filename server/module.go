@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +32,7 @@ type Modules struct {
 	mu      sync.Mutex // serialises changes of the catalogue and of current
 	loading map[moduleName]*loading
 	failed  map[moduleName]failure // loads that failed a moment ago, at most failuresMax
+	older   []olderModule          // versions that are not the default one, the newest asked for last
 	now     func() time.Time
 	exists  func(ctx context.Context, namespace string) error
 }
@@ -42,6 +43,12 @@ type moduleName struct{ namespace, name string }
 type readyModule struct {
 	module  nola.Module
 	version uint64
+}
+
+// olderModule is a version that actors leave, which may keep their memory.
+type olderModule struct {
+	key moduleName
+	readyModule
 }
 
 // loading is a load under way.
@@ -71,6 +78,7 @@ const (
 	loadBackoff      = 200 * time.Millisecond // after a load that failed, until it is tried again
 	failuresMax      = 1_000                  // failed loads that are remembered at once
 	versionsPage     = 100                    // versions read at once from the catalogue
+	olderMax         = 8                      // versions that are not the default one, kept ready to run
 )
 
 // NewModules makes the registry over what the store's catalogue holds.
@@ -140,6 +148,59 @@ func (m *Modules) load(key moduleName) (nola.Module, uint64, error) {
 	return r.module, r.version, nil
 }
 
+// ModuleVersion answers a version of a module, ready to run. Unless it is the
+// default one, it may be closed as soon as others are asked for.
+func (m *Modules) ModuleVersion(namespace, name string, version uint64) (nola.Module, error) {
+	key := moduleName{namespace, name}
+	m.mu.Lock()
+	if r := (*m.current.Load())[key]; r != nil && r.version == version {
+		m.mu.Unlock()
+		return r.module, nil
+	}
+	if r := m.takeOlder(key, version); r != nil {
+		m.older = append(m.older, *r)
+		m.mu.Unlock()
+		return r.module, nil
+	}
+	m.mu.Unlock()
+	r, err := m.prepareVersion(context.Background(), key, version)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if other := m.takeOlder(key, version); other != nil {
+		r.close()
+		r = &other.readyModule
+	} else if len(m.older) >= olderMax {
+		m.older[0].close()
+		m.older = slices.Delete(m.older, 0, 1)
+	}
+	m.older = append(m.older, olderModule{key, *r})
+	return r.module, nil
+}
+
+// takeOlder takes a version out of those kept ready. The mutex is held.
+func (m *Modules) takeOlder(key moduleName, version uint64) *olderModule {
+	for i, r := range m.older {
+		if r.key == key && r.version == version {
+			m.older = slices.Delete(m.older, i, i+1)
+			return &r
+		}
+	}
+	return nil
+}
+
+// closeOlder gives up the versions of which gone is true. The mutex is held.
+func (m *Modules) closeOlder(gone func(moduleName) bool) {
+	m.older = slices.DeleteFunc(m.older, func(r olderModule) bool {
+		if gone(r.key) {
+			r.close()
+		}
+		return gone(r.key)
+	})
+}
+
 // publish makes the loaded r the default version that runs, unless the module was
 // pushed, deleted or given another default version since r was read: then it
 // answers what is so now. The mutex is held, but not while it reads again.
@@ -204,6 +265,17 @@ func errNoModule(key moduleName) error {
 	return e
 }
 
+// errNoVersion is about a version that is not there; newest is the last one that
+// is, 0 if that is not known.
+func errNoVersion(key moduleName, number, newest uint64) error {
+	e := nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d", key.name, number)
+	if newest != 0 {
+		e.Message += fmt.Sprintf("; its newest is %d", newest)
+	}
+	e.Metadata = map[string]string{"namespace": key.namespace, "module": key.name}
+	return e
+}
+
 func (m *Modules) prepare(key moduleName) (*readyModule, error) {
 	ctx := context.Background()
 	if err := m.open(ctx, key.namespace); err != nil {
@@ -216,9 +288,16 @@ func (m *Modules) prepare(key moduleName) (*readyModule, error) {
 	case version == 0 || mod.Default == 0:
 		return nil, errNoModule(key)
 	}
-	rec, version, err := m.catalog.ModuleVersion(ctx, key.namespace, key.name, mod.Default)
-	if err != nil || version == 0 {
-		return nil, fmt.Errorf("server: read version %d of module %s/%s: %w", mod.Default, key.namespace, key.name, errors.Join(err, persistence.ErrNotFound))
+	return m.prepareVersion(ctx, key, mod.Default)
+}
+
+func (m *Modules) prepareVersion(ctx context.Context, key moduleName, number uint64) (*readyModule, error) {
+	rec, version, err := m.catalog.ModuleVersion(ctx, key.namespace, key.name, number)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("server: read version %d of module %s/%s: %w", number, key.namespace, key.name, err)
+	case version == 0:
+		return nil, errNoVersion(key, number, 0)
 	}
 	code, err := m.store.GetObject(ctx, rec.Digest)
 	if err != nil {
@@ -257,6 +336,7 @@ func (m *Modules) closeNamespace(namespace string) {
 	for _, r := range gone {
 		r.close()
 	}
+	m.closeOlder(func(key moduleName) bool { return key.namespace == namespace })
 }
 
 // setReady publishes r as the default version of key; nil takes it away. The
@@ -274,6 +354,7 @@ func (m *Modules) setReady(key moduleName, r *readyModule) error {
 	}
 	if r == nil {
 		delete(next, key)
+		m.closeOlder(func(k moduleName) bool { return k == key })
 	} else {
 		next[key] = r
 	}
@@ -382,7 +463,7 @@ func (m *Modules) SetDefault(ctx context.Context, namespace, name string, number
 	case err != nil:
 		return mod, fmt.Errorf("server: read module %s/%s: %w", namespace, name, err)
 	case v == 0:
-		return mod, nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d; its newest is %d", name, number, mod.Latest)
+		return mod, errNoVersion(moduleName{namespace, name}, number, mod.Latest)
 	}
 	code, err := m.store.GetObject(ctx, rec.Digest)
 	if err != nil {
@@ -475,6 +556,11 @@ func (m *Modules) deleteVersion(ctx context.Context, rec *persistence.ModuleVers
 		if err := m.store.DeleteObject(ctx, rec.Digest); err != nil {
 			return err
 		}
+		if f, ok := m.runtime.(nola.Forgetter); ok {
+			if err := f.Forget(rec.Digest); err != nil {
+				return err
+			}
+		}
 	}
 	return m.catalog.DeleteModuleVersion(ctx, version, rec.Namespace, rec.Name, rec.Version)
 }
@@ -522,11 +608,14 @@ func ManifestOf(m *nolav1.ModuleManifest) nola.Manifest {
 		Limits: nola.Limits{
 			MemoryBytes: int64(l.GetMemoryBytes()), Steps: l.GetStepsPerTurn(), TurnTimeout: l.GetTurnTimeout().AsDuration(),
 			HostCalls: int(l.GetHostCalls()), LogBytes: int(l.GetLogBytes()), Casts: int(l.GetCasts()), ReplyBytes: int(l.GetReplyBytes()),
-			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()),
+			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()), MemoryInline: int(l.GetMemoryInline()),
 		},
 	}
-	if m.GetMode() == nolav1.ModuleMode_MODULE_MODE_KV {
+	switch m.GetMode() {
+	case nolav1.ModuleMode_MODULE_MODE_KV:
 		out.Mode = nola.ModeKV
+	case nolav1.ModuleMode_MODULE_MODE_MEMORY:
+		out.Mode = nola.ModeMemory
 	}
 	return out
 }
@@ -537,13 +626,17 @@ func manifestMessage(m nola.Manifest) *nolav1.ModuleManifest {
 	if l.TurnTimeout > 0 {
 		timeout = durationpb.New(l.TurnTimeout)
 	}
+	mode := nolav1.ModuleMode_MODULE_MODE_KV
+	if m.Mode == nola.ModeMemory {
+		mode = nolav1.ModuleMode_MODULE_MODE_MEMORY
+	}
 	return &nolav1.ModuleManifest{
-		Mode: nolav1.ModuleMode_MODULE_MODE_KV, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
+		Mode: mode, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
 		Env: m.Env, Capabilities: slices.Clone(m.Capabilities),
 		Limits: &nolav1.ModuleLimits{
 			MemoryBytes: uint64(l.MemoryBytes), StepsPerTurn: l.Steps, TurnTimeout: timeout,
 			HostCalls: uint32(l.HostCalls), LogBytes: uint32(l.LogBytes), Casts: uint32(l.Casts), ReplyBytes: uint32(l.ReplyBytes),
-			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth),
+			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth), MemoryInline: uint32(l.MemoryInline),
 		},
 	}
 }
@@ -579,15 +672,19 @@ func (h *modules) GetModule(ctx context.Context, req *connect.Request[nolav1.Get
 	case err != nil:
 		return nil, err
 	case version == 0:
-		return nil, nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d; its newest is %d", key.name, number, mod.Latest)
+		return nil, errNoVersion(key, number, mod.Latest)
 	}
 	return connect.NewResponse(&nolav1.GetModuleResponse{Module: moduleMessage(mod), Version: versionMessage(rec)}), nil
 }
 
 func (h *modules) ListModules(ctx context.Context, req *connect.Request[nolav1.ListModulesRequest]) (*connect.Response[nolav1.ListModulesResponse], error) {
-	after, err := pageAfter(req.Msg.GetPageToken())
+	cursor, err := parseCursor("modules", req.Msg.GetPageToken(), 1)
 	if err != nil {
 		return nil, err
+	}
+	after := ""
+	if cursor != nil {
+		after = cursor[0]
 	}
 	size := pageSize(req.Msg.GetPageSize())
 	list, err := h.s.catalog.Modules(ctx, namespaceOr(req.Msg.GetNamespace()), after, size)
@@ -599,21 +696,21 @@ func (h *modules) ListModules(ctx context.Context, req *connect.Request[nolav1.L
 		res.Modules = append(res.Modules, moduleMessage(m))
 	}
 	if len(list) == size {
-		res.NextPageToken = pageToken(list[size-1].Name)
+		res.NextPageToken = formatCursor("modules", list[size-1].Name)
 	}
 	return connect.NewResponse(res), nil
 }
 
 func (h *modules) ListModuleVersions(ctx context.Context, req *connect.Request[nolav1.ListModuleVersionsRequest]) (*connect.Response[nolav1.ListModuleVersionsResponse], error) {
 	m := req.Msg
-	s, err := pageAfter(m.GetPageToken())
+	cursor, err := parseCursor("versions", m.GetPageToken(), 1)
 	if err != nil {
 		return nil, err
 	}
 	after := uint64(0)
-	if s != "" {
-		if _, err := fmt.Sscanf(s, "%d", &after); err != nil {
-			return nil, nola.Errorf(nola.ReasonInvalidArgument, "page_token: this is not a token of an earlier page; leave it empty to start over")
+	if cursor != nil {
+		if after, err = strconv.ParseUint(cursor[0], 10, 64); err != nil {
+			return nil, errPageToken()
 		}
 	}
 	size := pageSize(m.GetPageSize())
@@ -630,7 +727,7 @@ func (h *modules) ListModuleVersions(ctx context.Context, req *connect.Request[n
 		res.Versions = append(res.Versions, versionMessage(v))
 	}
 	if len(list) == size {
-		res.NextPageToken = pageToken(fmt.Sprint(list[size-1].Version))
+		res.NextPageToken = formatCursor("versions", strconv.FormatUint(list[size-1].Version, 10))
 	}
 	return connect.NewResponse(res), nil
 }
@@ -650,4 +747,36 @@ func (h *modules) DeleteModule(ctx context.Context, req *connect.Request[nolav1.
 		return nil, err
 	}
 	return connect.NewResponse(&nolav1.DeleteModuleResponse{}), nil
+}
+
+// refreshEvery is how often a node looks whether another one has changed the
+// default version of a module that it runs.
+const refreshEvery = 5 * time.Second
+
+// runRefresh takes away what other nodes have replaced, until ctx ends.
+func (m *Modules) runRefresh(ctx context.Context) {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			m.refresh(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *Modules) refresh(ctx context.Context) {
+	for key, r := range *m.current.Load() {
+		mod, _, err := m.catalog.Module(ctx, key.namespace, key.name)
+		if err != nil || mod.Default == r.version {
+			continue // what cannot be read is looked at again
+		}
+		m.mu.Lock()
+		if (*m.current.Load())[key] == r {
+			_ = m.setReady(key, nil) // who asks next finds what is there now
+		}
+		m.mu.Unlock()
+	}
 }

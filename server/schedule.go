@@ -174,7 +174,9 @@ func (h *schedules) GetSchedule(ctx context.Context, req *connect.Request[nolav1
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&nolav1.GetScheduleResponse{Schedule: scheduleMessage(&info)}), nil
+	m := scheduleMessage(&info)
+	m.Info.Carry = carryMessage(&info)
+	return connect.NewResponse(&nolav1.GetScheduleResponse{Schedule: m}), nil
 }
 
 // find answers where the schedule lives.
@@ -502,6 +504,12 @@ func (h *schedules) PreviewSchedule(ctx context.Context, req *connect.Request[no
 	if err != nil {
 		return nil, err
 	}
+	if policy := req.Msg.GetPolicy(); policy != nil {
+		whole := nola.Schedule{ID: req.Msg.GetScheduleId(), Spec: spec, Calendars: calendars, Policy: policyOf(policy), Created: after}
+		if _, _, err := scheduler.NewPlan(&whole); err != nil {
+			return nil, err
+		}
+	}
 	p, err := preview(&spec, calendars, req.Msg.GetScheduleId(), after, after, until, count)
 	if err != nil {
 		return nil, err
@@ -797,6 +805,18 @@ func policyOf(m *nolav1.SchedulePolicy) nola.Policy {
 			BackoffMax:  m.GetRetry().GetBackoffMax().AsDuration(),
 			AttemptsMax: int(m.GetRetry().GetMaxAttempts()),
 		},
+	}
+}
+
+// carryMessage is what the next firing is left, nil if that is nothing.
+func carryMessage(info *nola.ScheduleInfo) *nolav1.ScheduleCarry {
+	c := &info.Progress.Carry
+	if c.IsZero() || info.Schedule.Policy.Overlap == nola.OverlapAllowAll {
+		return nil
+	}
+	return &nolav1.ScheduleCarry{
+		Result: c.Result, ResultTime: timeMessage(c.ResultNominal), ResultTooLong: c.ResultBytes > len(c.Result),
+		Error: c.Failure, ErrorTime: timeMessage(c.FailureNominal),
 	}
 }
 

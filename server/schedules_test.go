@@ -380,6 +380,11 @@ func TestPreviewSchedule(t *testing.T) {
 	if len(res.Msg.GetWarnings()) == 0 || res.Msg.GetWarnings()[0].GetCode() != "BOTH_DAY_FIELDS" || res.Msg.GetWarnings()[0].GetField() != "cron[0]" {
 		t.Errorf("warnings %v, want one of cron[0] about both day fields", res.Msg.GetWarnings())
 	}
+	_, err = w.Schedules.PreviewSchedule(context.Background(), connect.NewRequest(&nolav1.PreviewScheduleRequest{
+		Spec:   &nolav1.ScheduleSpec{Cron: []*nolav1.CronSpec{{Expression: "0 9 13 * *"}}},
+		Policy: &nolav1.SchedulePolicy{Retry: &nolav1.RetryPolicy{Deadline: durationpb.New(time.Second), BackoffMin: durationpb.New(time.Hour), BackoffMax: durationpb.New(time.Minute)}},
+	}))
+	w.want(nola.ReasonInvalidSpec, "a faulty policy", err)
 	_, err = w.Schedules.PreviewSchedule(context.Background(), connect.NewRequest(&nolav1.PreviewScheduleRequest{Spec: &nolav1.ScheduleSpec{}}))
 	w.want(nola.ReasonInvalidSpec, "an empty spec", err)
 }

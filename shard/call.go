@@ -52,14 +52,21 @@ func (h *host) Call(c nola.OutCall) ([]byte, error) {
 	if _, _, err := m.cfg.Modules.Module(ref.Namespace, ref.Type); err != nil {
 		return nil, err
 	}
-	if err := r.ask(b, call, &call.Ticket); err != nil {
-		if call.Early {
-			h.t.Saw(call.Dep)
-		}
-		return nil, err
+	if m.cfg.Peers != nil && b != h.b && b.epoch.Load() == 0 {
+		return r.abroad(h, inv)
 	}
+	err = r.ask(b, call, &call.Ticket)
 	if call.Early {
 		h.t.Saw(call.Dep)
+	}
+	switch {
+	case err != nil && m.cfg.Peers != nil && b != h.b && homeless(err, inv):
+		return r.abroad(h, inv) // it has moved just now
+	case err == nil && call.Unwritten && b != h.b:
+		err = m.trusted(b.id)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return call.Result.Payload, nil
 }
@@ -120,20 +127,24 @@ func (r *runner) park(b *box, w *waiter, call *core.Call) error {
 	n := m.parked.Add(1)
 	defer m.parked.Add(-1)
 	if call != nil && n > int64(m.cfg.ParkedMax) {
-		err := nola.LimitError(nola.ReasonNestedCalls, "parked_turns", int64(m.cfg.ParkedMax), "%d turns of this node wait in nested calls, its limit; try again later", m.cfg.ParkedMax)
-		err.RetryAfter = parkedRetry
-		r.drive(b, &core.Cancel{Call: call, Err: err}, w, true)
+		r.drive(b, &core.Cancel{Call: call, Err: errParked(m.cfg.ParkedMax)}, w, true)
 		// If it could not be taken back, its turn runs already: it will not be
 		// long.
 	}
 	if r.pooled {
-		defer m.pool.park()()
+		defer m.pool.park(r)()
 	}
 	if r.await(m.ctx, b, w, call, true) {
 		r.hold()
 		return nola.Errorf(nola.ReasonUnavailable, "the node is stopping; the turn was rolled back, try again")
 	}
 	return nil
+}
+
+func errParked(limit int) error {
+	err := nola.LimitError(nola.ReasonNestedCalls, "parked_turns", int64(limit), "%d turns of this node wait in nested calls, its limit; try again later", limit)
+	err.RetryAfter = parkedRetry
+	return err
 }
 
 const parkedRetry = 100 * time.Millisecond // what refused nested calls are told to wait

@@ -7,7 +7,7 @@
 // mutex and then does what the core says must happen next, itself: it reads
 // what is to be read, runs the turn under a run token, and commits if nobody
 // does. What nobody waits for (casts, timers, firings) is brought by a small
-// pool. One commit at a time carries the ready groups of all shards: whoever
+// pool, in which what is due leaves room for calls. One commit at a time carries the ready groups of all shards: whoever
 // finds none under way leads it; what gathers meanwhile goes to one committer
 // goroutine.
 //

@@ -34,12 +34,17 @@ type host struct {
 	calls     int
 	steps     uint64
 
+	memory *nola.MemoryChange // nil: nothing to write
+	began  bool               // an instance was started in this turn
+	anew   bool               // for another version: nothing of the old memory is left
+
 	deferral    *nola.Deferral
 	completions []nola.Completion
 
 	random    *rand.ChaCha8
 	started   bool
 	startedAt time.Time
+	lost      error // a nested call reached nobody: the turn is rolled back
 
 	turn   nola.Turn
 	writes []nola.Write // memory for effects
@@ -82,7 +87,7 @@ func (h *host) effects(e *nola.Effects) {
 	}
 	e.Writes = h.writes
 	e.Casts, e.Timers, e.Reminders = h.casts, h.timers, h.reminders
-	e.Deferral, e.Completions = h.deferral, h.completions
+	e.Deferral, e.Completions, e.Memory = h.deferral, h.completions, h.memory
 }
 
 func (h *host) Invocation() *nola.Invocation { return h.inv }

@@ -13,10 +13,17 @@ func (m *Manager) fill(b *box, l *core.Load) {
 		if l.UserKeys, l.Err = r.UserKeys(b.id, l.Ref); l.Err != nil {
 			return
 		}
-		if l.Meta, l.Found, l.Err = r.Meta(b.id, l.Ref); l.Err != nil || !l.Behind {
+		if l.Meta, l.Found, l.Err = r.Meta(b.id, l.Ref); l.Err != nil {
 			return
 		}
-		l.First, l.Last, _, l.Err = r.BacklogBounds(b.id, l.Ref)
+		if l.Meta.KeepsMemory {
+			if l.Memory, l.Err = m.memory(b, l.Ref); l.Err != nil {
+				return
+			}
+		}
+		if l.Behind {
+			l.First, l.Last, _, l.Err = r.BacklogBounds(b.id, l.Ref)
+		}
 	case core.LoadKey:
 		if !l.Key.IsUser() {
 			l.Record, l.Found, l.Err = r.SessionSlot(b.id, l.Ref, l.Key)

@@ -21,6 +21,9 @@ type Modules interface {
 	// Module answers the default version of a module, ready to run, and its
 	// number. It is asked before every turn.
 	Module(namespace, name string) (m nola.Module, version uint64, err error)
+	// ModuleVersion answers a version that need not be the default one, ready to
+	// run for a while: the caller does not close it.
+	ModuleVersion(namespace, name string, version uint64) (nola.Module, error)
 }
 
 // Config says how a node runs its shards. Store and Modules are required; every
@@ -52,6 +55,9 @@ type Config struct {
 	// Logger hears of changes of state: default slog.Default.
 	Logger *slog.Logger
 	Events Events
+	// Peers, if set, are the other nodes that serve shards of the store. Then this
+	// one serves those only that it was given with OpenShard.
+	Peers Peers
 }
 
 // Events are told what happens; nil ones are skipped. They are called by the
@@ -105,6 +111,7 @@ type Manager struct {
 	pool   pool
 	clock  clock
 	logs   logs
+	room   room
 	starts startups
 	work   work
 	// advancing is held by who moves virtual time.
@@ -112,6 +119,7 @@ type Manager struct {
 
 	calls     atomic.Int64 // unanswered
 	callBytes atomic.Int64
+	lastCall  atomic.Int64 // about when the newest came, in Unix nanoseconds
 	draining  atomic.Bool
 	idle      chan struct{} // poked when calls falls to zero while draining
 
@@ -123,9 +131,11 @@ type Manager struct {
 // box is a shard with its lock.
 type box struct {
 	id   nola.ShardID
-	mu   sync.Mutex  // guards core
-	core *core.Shard // nil while the shard is being opened
+	mu   sync.Mutex // guards core
+	core *core.Shard
 	wake atomic.Int64
+	// epoch is that of the tenure, 0 while the shard is not served here.
+	epoch atomic.Uint64
 	// bytes is the memory of its instances.
 	bytes atomic.Int64
 	// ready is set while the shard is listed for a commit; the committer's mutex
@@ -133,8 +143,8 @@ type box struct {
 	ready bool
 }
 
-// Open acquires all shards of the store and starts to serve them. The caller
-// closes the manager before the store.
+// Open acquires all shards of the store and starts to serve them; with Peers,
+// none. The caller closes the manager before the store.
 func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	cfg = cfg.withDefaults()
 	m := &Manager{
@@ -155,22 +165,23 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		m.extra <- cfg.Tokens + i
 	}
 	m.logs.init(cfg.LogBytesMax)
-	m.pool.init(m, max(8, 4*cfg.Tokens))
+	m.pool.init(m, max(8, 4*cfg.Tokens), cfg.Tokens)
 	m.commit.init(&m.work)
 	m.clock.init()
+	m.room.init()
 	ids := make([]nola.ShardID, m.info.Shards)
 	m.boxes = make([]*box, m.info.Shards)
 	for i := range ids {
 		ids[i] = nola.ShardID(i)
 		m.boxes[i] = &box{id: ids[i]}
 	}
-	heads, err := cfg.Store.Acquire(ctx, ids)
-	if err != nil {
-		return nil, fmt.Errorf("shard: acquire %d shards: %w", len(ids), err)
-	}
-	for i, head := range heads {
-		if m.boxes[i].core, err = m.open(head); err != nil {
+	if cfg.Peers == nil {
+		if err := m.acquire(ctx, ids); err != nil {
 			return nil, err
+		}
+	} else {
+		for _, b := range m.boxes {
+			b.core = core.Vacant(b.id, m.info.Shards, cfg.Limits)
 		}
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
@@ -180,6 +191,21 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		m.bring(b, &core.Resume{})
 	}
 	return m, nil
+}
+
+func (m *Manager) acquire(ctx context.Context, ids []nola.ShardID) error {
+	heads, err := m.cfg.Store.Acquire(ctx, ids)
+	if err != nil {
+		return fmt.Errorf("shard: acquire %d shards: %w", len(ids), err)
+	}
+	for i, head := range heads {
+		b := m.boxes[i]
+		if b.core, err = m.open(head); err != nil {
+			return err
+		}
+		b.epoch.Store(uint64(head.Epoch))
+	}
+	return nil
 }
 
 // open reads what a shard must know to start.
@@ -224,11 +250,15 @@ func (m *Manager) open(head persistence.Head) (*core.Shard, error) {
 }
 
 // fenced looks after a shard that has lost its epoch: its memory is gone, its
-// callers are answered; it is opened anew.
+// callers are answered; it is opened anew, unless another node may have it.
 func (m *Manager) fenced(b *box, err error) {
 	m.cfg.Logger.Error("shard fenced", "shard", b.id, "error", err)
 	if m.cfg.Events.Fenced != nil {
 		m.cfg.Events.Fenced(b.id, err)
+	}
+	if m.cfg.Peers != nil {
+		b.epoch.Store(0)
+		return
 	}
 	m.work.begin()
 	m.wg.Go(func() {
@@ -244,10 +274,7 @@ func (m *Manager) reopen(b *box) {
 		if err == nil {
 			var c *core.Shard
 			if c, err = m.open(heads[0]); err == nil {
-				b.mu.Lock()
-				b.core = c
-				b.mu.Unlock()
-				m.bring(b, &core.Resume{})
+				m.install(b, c)
 				return
 			}
 		}
@@ -297,10 +324,13 @@ func (m *Manager) Close() error {
 
 // Shards describes the node's shards.
 func (m *Manager) Shards() []nola.ShardInfo {
-	list := make([]nola.ShardInfo, len(m.boxes))
-	for i, b := range m.boxes {
+	list := make([]nola.ShardInfo, 0, len(m.boxes))
+	for _, b := range m.boxes {
+		if b.epoch.Load() == 0 {
+			continue
+		}
 		b.mu.Lock()
-		list[i] = b.core.Info()
+		list = append(list, b.core.Info())
 		b.mu.Unlock()
 	}
 	return list

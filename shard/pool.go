@@ -3,23 +3,41 @@ package shard
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/nolaproject/nola/shard/core"
 )
 
-// pool is the goroutines that do what no caller waits for. Its queue is bounded
+// pool is the goroutines that do what no caller waits for. Its queues are bounded
 // by the limits of the shards: one task per activation with a turn, stream,
 // load or tick.
+//
+// What is due has a queue of its own. While others call it gets some of the
+// processors only, so that a herd that is due at one instant does not stand in
+// front of them; it always gets one, so that it is not starved either.
 type pool struct {
 	m      *Manager
-	max    int
-	mu     sync.Mutex // guards the fields below
-	queue  []task
-	active int // at work, not parked
-	closed bool
+	max    int           // goroutines at work
+	dueMax int           // of these, on what is due while others call
 	quiet  chan struct{} // poked when nothing is left to do
 	wg     sync.WaitGroup
+
+	mu      sync.Mutex // guards the fields below
+	queue   []task
+	due     []task
+	active  int // at work, not parked
+	dueBusy int // of these, with a share of dueMax
+	closed  bool
 }
+
+// duePatience is how long a task of what is due counts against dueMax: one that
+// takes longer, such as a guest that loops, holds up no other.
+const duePatience = 10 * time.Millisecond
+
+const (
+	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
+	dueRestMax = 5 * time.Millisecond
+)
 
 // task is one of: an input to be stepped, a turn to be run, a load to be filled,
 // a delivery to be brought to another shard.
@@ -31,8 +49,17 @@ type task struct {
 	delivery *core.Delivery
 }
 
-func (p *pool) init(m *Manager, workers int) {
-	p.m, p.max = m, workers
+// due reports whether the task is about what became due, and nobody waits for it.
+func (t *task) due() bool {
+	if t.turn != nil {
+		return t.turn.WasDue()
+	}
+	_, tick := t.input.(*core.Tick)
+	return tick
+}
+
+func (p *pool) init(m *Manager, workers, tokens int) {
+	p.m, p.max, p.dueMax = m, workers, max(1, tokens/2)
 	p.quiet = make(chan struct{}, 1)
 }
 
@@ -44,26 +71,56 @@ func (p *pool) submit(t task) {
 		return
 	}
 	p.m.work.begin()
-	p.queue = append(p.queue, t)
+	if t.due() {
+		p.due = append(p.due, t)
+	} else {
+		p.queue = append(p.queue, t)
+	}
 	p.staff()
+}
+
+// some reports whether there is a task that may be begun. The mutex is held.
+func (p *pool) some() bool {
+	return len(p.queue) > 0 || len(p.due) > 0 && (p.dueBusy < p.dueMax || !p.m.called())
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
 func (p *pool) staff() {
-	if p.active < p.max && len(p.queue) > 0 {
+	if p.active < p.max && p.some() {
 		p.active++
 		p.wg.Go(p.work)
 	}
 }
 
+// take answers the next task. The mutex is held, and there is one.
+func (p *pool) take() (t task, due bool) {
+	from := &p.queue
+	if due = len(p.queue) == 0; due {
+		from = &p.due
+	}
+	t = (*from)[0]
+	(*from)[0] = task{}
+	*from = (*from)[1:]
+	return t, due
+}
+
 // work does tasks until there are none.
 func (p *pool) work() {
 	r := &runner{m: p.m, pooled: true}
+	patience := time.AfterFunc(duePatience, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.yield(r)
+		p.staff()
+	})
+	defer patience.Stop()
+	var spent time.Duration // on what was due, since the last rest
 	for {
 		p.mu.Lock()
-		if len(p.queue) == 0 || p.active > p.max {
+		p.yield(r)
+		if !p.some() || p.active > p.max {
 			p.active--
-			if p.active == 0 && len(p.queue) == 0 {
+			if p.active == 0 && len(p.queue) == 0 && len(p.due) == 0 {
 				select {
 				case p.quiet <- struct{}{}:
 				default:
@@ -72,21 +129,64 @@ func (p *pool) work() {
 			p.mu.Unlock()
 			return
 		}
-		t := p.queue[0]
-		p.queue[0] = task{}
-		p.queue = p.queue[1:]
+		var t task
+		if t, r.due = p.take(); r.due {
+			r.shares = true
+			p.dueBusy++
+			patience.Reset(duePatience)
+		}
+		p.staff()
 		p.mu.Unlock()
+		began := time.Now()
 		r.do(t)
 		r.release()
 		p.m.work.end()
+		if !r.due {
+			continue
+		}
+		if spent += time.Since(began); spent >= dueSlice {
+			patience.Stop()
+			p.rest(min(spent, dueRestMax))
+			spent = 0
+		}
 	}
 }
 
-// park tells that a goroutine of the pool waits for others; another one may do
-// its work meanwhile. The function it answers is called when it goes on.
-func (p *pool) park() (unpark func()) {
+// rest lets others have the processor, and the goroutine's place in the pool, if
+// somebody calls. What is due waits meanwhile.
+func (p *pool) rest(d time.Duration) {
+	if !p.m.called() {
+		return
+	}
 	p.mu.Lock()
 	p.active--
+	p.staff()
+	p.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.m.ctx.Done():
+	}
+	p.mu.Lock()
+	p.active++
+	p.mu.Unlock()
+}
+
+// yield gives back r's share of dueMax, if it has one. The mutex is held.
+func (p *pool) yield(r *runner) {
+	if r.shares {
+		r.shares = false
+		p.dueBusy--
+	}
+}
+
+// park tells that r, a goroutine of the pool, waits for others; another one may do
+// its work meanwhile. The function it answers is called when it goes on.
+func (p *pool) park(r *runner) (unpark func()) {
+	p.mu.Lock()
+	p.active--
+	p.yield(r)
 	p.staff()
 	p.mu.Unlock()
 	return func() {
@@ -100,7 +200,7 @@ func (p *pool) park() (unpark func()) {
 func (p *pool) drain(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		quiet := p.active == 0 && len(p.queue) == 0
+		quiet := p.active == 0 && len(p.queue) == 0 && len(p.due) == 0
 		p.mu.Unlock()
 		if quiet {
 			return nil
@@ -117,7 +217,7 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue = nil
+	p.queue, p.due = nil, nil
 	p.mu.Unlock()
 	p.wg.Wait()
 }
@@ -138,14 +238,20 @@ func (r *runner) do(t task) {
 	}
 }
 
-// deliver brings casts from one shard of this node to another, and the answer
-// back.
+// deliver brings casts from a shard of this node to another, and the answer back.
 func (r *runner) deliver(from *box, d *core.Delivery) {
 	to := r.m.boxes[d.To]
+	if r.m.cfg.Peers != nil && to.epoch.Load() == 0 {
+		unpark := r.m.pool.park(r)
+		d.Err = r.m.cfg.Peers.Deliver(r.m.ctx, d)
+		unpark()
+		r.drive(from, &core.Delivered{Delivery: d}, nil, false)
+		return
+	}
 	w := r.m.newWaiter()
 	d.Shell = w
 	r.drive(to, d, w, false)
-	unpark := r.m.pool.park()
+	unpark := r.m.pool.park(r)
 	r.await(r.m.ctx, to, w, nil, false)
 	unpark()
 	if !w.done {

@@ -155,6 +155,12 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		h.inv = t.Call.Inv
 	}
 	reply, err := r.run(h)
+	if h.lost != nil {
+		err = h.lost
+	}
+	if err == nil && t.Shutdown == "" {
+		err = h.keep()
+	}
 	t.Err = err
 	if err == nil {
 		h.effects(&t.Effects)
@@ -164,6 +170,7 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	t.Effects.Called = h.calls > 0
 	if err != nil || t.Shutdown != "" {
 		g.replace(nil) // what it remembers is not what is committed
+		m.room.free()
 	}
 	if g.instance != nil {
 		t.Bytes = g.instance.Bytes()
@@ -180,7 +187,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 	m, t, g := r.m, h.t, h.g
 	ref := t.Act.Ref()
 	if t.Shutdown != "" {
-		if g.instance == nil || m.starts.lacks(g.module, nola.OperationShutdown) {
+		if g.instance == nil || g.keeps() || m.starts.lacks(g.module, nola.OperationShutdown) {
 			return nil, nil
 		}
 		_, err := h.invoke(nola.OperationShutdown, h.inv.Payload)
@@ -214,17 +221,24 @@ func (r *runner) run(h *host) ([]byte, error) {
 	if h.inv.Create && h.inv.Operation == "" {
 		return nil, nil
 	}
+	if err := h.settle(); err != nil {
+		return nil, err
+	}
 	return h.invoke(h.inv.Operation, h.inv.Payload)
 }
 
 // start makes an instance and tells the guest that it begins to live.
 func (r *runner) start(h *host) error {
 	m, t, g := r.m, h.t, h.g
-	in, err := g.module.Instantiate(t.Act.Ref())
+	in, err := r.instantiate(h)
 	if err != nil {
 		return err
 	}
 	g.replace(in)
+	h.began, h.anew, h.memory = true, false, nil
+	if recalled, err := r.recall(h); recalled || err != nil {
+		return err
+	}
 	if m.starts.lacks(g.module, nola.OperationStartup) {
 		return nil
 	}
@@ -236,7 +250,7 @@ func (r *runner) start(h *host) error {
 	if errors.Is(err, errOperationNotFound) {
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
-		if in, err = g.module.Instantiate(t.Act.Ref()); err != nil {
+		if in, err = r.instantiate(h); err != nil {
 			return err
 		}
 		g.replace(in)

@@ -33,6 +33,11 @@ type world struct {
 	fired chan nola.Occurrence
 	// current, if set, is what Module answers in place of code.
 	current nola.Module
+	// versions, if there are some, are those of the module, from 1 on; the last one
+	// is what Module answers.
+	versions []nola.Module
+	// types, if there are some, are the modules of actors of other types.
+	types map[string]nola.Module
 }
 
 func newWorld(t testing.TB, shards int, change ...func(*world)) *world {
@@ -93,10 +98,23 @@ func (w *world) Module(namespace, name string) (nola.Module, uint64, error) {
 	if name == "missing" {
 		return nil, 0, nola.Errorf(nola.ReasonModuleNotFound, "no module %s", name)
 	}
+	if m := w.types[name]; m != nil {
+		return m, 1, nil
+	}
+	if n := len(w.versions); n > 0 {
+		return w.versions[n-1], uint64(n), nil
+	}
 	if w.current != nil {
 		return w.current, 1, nil
 	}
 	return w.code, 1, nil
+}
+
+func (w *world) ModuleVersion(_, name string, version uint64) (nola.Module, error) {
+	if version == 0 || version > uint64(len(w.versions)) || w.versions[version-1] == nil {
+		return nil, nola.Errorf(nola.ReasonVersionNotFound, "no version %d of module %s", version, name)
+	}
+	return w.versions[version-1], nil
 }
 
 func ref(id string) nola.ActorRef { return nola.ActorRef{Namespace: "default", Type: "t", ID: id} }
@@ -287,6 +305,9 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("call", arg, h)
+	case "callor": // calls, and increments itself whatever came of it
+		_, _ = in.run("call", arg, h)
+		return in.run("inc", "", h)
 	case "callthentrap": // calls, then traps on its first attempts
 		reply, err := h.Call(nola.OutCall{ID: at(0), Operation: at(1)})
 		if err != nil {
@@ -401,6 +422,14 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("nominal", "", h)
+	case "busy": // for so many microseconds, then increments itself
+		us, _ := strconv.Atoi(arg)
+		select {
+		case <-time.After(time.Duration(us) * time.Microsecond):
+		case err := <-in.stop:
+			return "", err
+		}
+		return in.run("inc", "", h)
 	case "wait150":
 		select {
 		case <-time.After(150 * time.Millisecond):

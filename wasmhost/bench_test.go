@@ -2,6 +2,7 @@ package wasmhost_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -70,17 +71,6 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 }
 
-func BenchmarkInvokeGo(b *testing.B) {
-	for _, op := range []string{"echo", "inc"} {
-		b.Run(op, func(b *testing.B) { benchmarkInvoke(b, kitchen(b), op, "") })
-	}
-}
-
-func BenchmarkInstantiate(b *testing.B) {
-	b.Run("small", func(b *testing.B) { benchmarkInstantiate(b, smallGuest(b)) })
-	b.Run("go", func(b *testing.B) { benchmarkInstantiate(b, kitchen(b)) })
-}
-
 // BenchmarkCalls compares code that does nothing but call, raw and metered: the
 // worst case of the meter.
 func BenchmarkCalls(b *testing.B) {
@@ -109,57 +99,24 @@ func BenchmarkCalls(b *testing.B) {
 	b.Run("metered", func(b *testing.B) { benchmarkInvoke(b, g.bytes(), "op", "") })
 }
 
-func benchmarkInstantiate(b *testing.B, code []byte) {
-	r := newRuntime(b, wasmhost.Config{})
-	m := prepare(b, r, code, nola.Manifest{})
-	self := nola.ActorRef{Namespace: "default", Type: "test", ID: "a"}
-	b.ReportAllocs()
-	for b.Loop() {
-		i, err := m.Instantiate(self)
-		if err != nil {
-			b.Fatal(err)
-		}
-		i.Close()
-	}
-}
-
-// BenchmarkWake is a dormant actor's call: an activation, one turn, and back to
-// sleep.
-func BenchmarkWake(b *testing.B) {
-	for name, code := range map[string][]byte{"small": smallGuest(b), "assemblyscript": builtGuest(b, "assemblyscript"), "go": kitchen(b)} {
-		for memory, config := range memories {
-			b.Run(name+"/"+memory, func(b *testing.B) {
-				m := prepare(b, newRuntime(b, config), code, nola.Manifest{})
-				w := newWorld()
-				turn := &nola.Turn{Operation: "echo", Payload: []byte("0123456789abcdef")}
-				b.ReportAllocs()
-				for b.Loop() {
-					i, err := m.Instantiate(w.inv.Target)
-					if err == nil {
-						_, err = i.Invoke(turn, w)
-					}
-					if err != nil {
-						b.Fatal(err)
-					}
-					i.Close()
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkSlot makes slots: no idle one is kept.
-func BenchmarkSlot(b *testing.B) {
-	for name, code := range map[string][]byte{"small": smallGuest(b), "go": kitchen(b)} {
+// BenchmarkPrepare makes a module ready that was prepared before by another
+// process: what a start of the server does for each module that is called.
+func BenchmarkPrepare(b *testing.B) {
+	for name, code := range map[string][]byte{"small": smallGuest(b), "tinygo": builtGuest(b, "tinygo"), "go": kitchen(b)} {
 		b.Run(name, func(b *testing.B) {
-			m := prepare(b, newRuntime(b, wasmhost.Config{IdleBytesMax: 1}), code, nola.Manifest{})
-			b.ReportAllocs()
-			for b.Loop() {
-				i, err := m.Instantiate(nola.ActorRef{})
+			config := wasmhost.Config{CacheDir: b.TempDir()}
+			for first := true; first || b.Loop(); first = false {
+				r, err := wasmhost.New(b.Context(), config)
 				if err != nil {
 					b.Fatal(err)
 				}
-				i.Close()
+				m, err := r.Prepare(b.Context(), code, nola.Manifest{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := errors.Join(m.Close(), r.Close()); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

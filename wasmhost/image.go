@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"sync"
 
 	"github.com/nolaproject/nola"
 )
@@ -19,11 +20,45 @@ type image struct {
 	depth      uint64
 	monotonic  int64 // how far the guest saw its clock go
 	generators []int // where random number generators stand, see findGenerators
+	id         func() [sha256.Size]byte
+}
+
+// name makes the id of the image, once it is asked for. It names what an
+// instance begins as and the code that goes on from there, and is a part of what
+// actors in memory mode have stored: another one means that they cannot wake.
+func (i *image) name(c *compiled) {
+	i.id = sync.OnceValue(func() (id [sha256.Size]byte) {
+		h := sha256.New()
+		put := func(b []byte) { _, _ = h.Write(b) } // never fails (hash.Hash)
+		number := func(n uint64) { put(binary.LittleEndian.AppendUint64(nil, n)) }
+		put([]byte("nola image 1\n"))
+		put(c.key.digest[:])
+		number(uint64(i.monotonic))
+		number(uint64(len(i.globals)))
+		for n, v := range i.globals {
+			number(uint64(c.layout.globals[n]))
+			number(v)
+		}
+		number(uint64(len(i.bytes)))
+		put(i.bytes)
+		h.Sum(id[:0])
+		return id
+	})
 }
 
 func (i *image) close() {
 	if i.view != nil {
 		i.view.close()
+	}
+}
+
+// share lets instances share the image's pages, if the system can.
+func (i *image) share(r *Runtime) {
+	if r.config.HeapMemory {
+		return
+	}
+	if i.view = newImageView(i.bytes); i.view != nil {
+		i.bytes = i.view.bytes
 	}
 }
 
@@ -50,11 +85,8 @@ func (r *Runtime) makeImage(c *compiled) (*image, error) {
 			}
 		}
 	}
-	if !r.config.HeapMemory {
-		if made.view = newImageView(made.bytes); made.view != nil {
-			made.bytes = made.view.bytes
-		}
-	}
+	made.share(r)
+	made.name(c)
 	return made, nil
 }
 

@@ -38,6 +38,9 @@ func (m *module) fit() error {
 	if need > limit {
 		return nola.LimitError(nola.ReasonInvalidModule, "memory_bytes", limit, "invalid module: its memory begins with %d bytes, limits.memory_bytes of the manifest allows %d; raise the limit or build the module with a smaller memory", need, limit)
 	}
+	if m.manifest.Mode == nola.ModeMemory && m.compiled.image == nil {
+		return invalid("mode %q cannot keep the memory of this module: it changes its tables or uses passive segments, has more than %d mutable globals or some of a vector or reference type, or its initialisers fail; build it otherwise, or use mode %q", nola.ModeMemory, globalsResetMax, nola.ModeKV)
+	}
 	return nil
 }
 

@@ -117,6 +117,24 @@ func (v *imageView) restore(view []byte) bool {
 	return true
 }
 
+// written calls fn with the parts of a view that are perhaps no longer the
+// image's, and reports whether it could tell.
+func (v *imageView) written(view []byte, fn func(from, to int)) bool {
+	base := uintptr(unsafe.Pointer(unsafe.SliceData(view)))
+	var regions [64]pageRegion
+	for from, end := base, base+uintptr(len(view)); from < end; {
+		n, next, ok := scanWritten(from, end, regions[:])
+		if !ok {
+			return false
+		}
+		for _, r := range regions[:n] {
+			fn(int(uintptr(r.start)-base), int(uintptr(r.end)-base))
+		}
+		from = next
+	}
+	return true
+}
+
 // pageRegion is the kernel's struct page_region.
 type pageRegion struct{ start, end, categories uint64 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -60,7 +61,7 @@ func (c *cli) listActors(ctx context.Context, args []string, limit int) error {
 		wrap: func(all []*nolav1.ActorRef) proto.Message { return &nolav1.ListActorsResponse{Actors: all} },
 		fetch: func(size int32, token string) ([]*nolav1.ActorRef, string, error) {
 			req.PageSize, req.PageToken = size, token
-			res, err := ask(ctx, c.timeout, r.actors.ListActors, req)
+			res, err := ask(ctx, c.timeout, r.Actors.ListActors, req)
 			return res.GetActors(), res.GetNextPageToken(), err
 		},
 	}.print(c, limit)
@@ -77,7 +78,7 @@ nolactl actor describe counter/alice -o yaml`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.actors.DescribeActor, &nolav1.DescribeActorRequest{Actor: ref})
+			res, err := ask(cmd.Context(), c.timeout, r.Actors.DescribeActor, &nolav1.DescribeActorRequest{Actor: ref})
 			if err != nil {
 				return err
 			}
@@ -157,7 +158,7 @@ func (c *cli) stateValue(ctx context.Context, args []string, f stateFlags) error
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.GetState, &nolav1.GetStateRequest{Actor: ref, Key: key})
+	res, err := ask(ctx, c.timeout, r.Actors.GetState, &nolav1.GetStateRequest{Actor: ref, Key: key})
 	switch {
 	case err != nil:
 		return err
@@ -189,7 +190,7 @@ func (c *cli) stateList(ctx context.Context, name string, f stateFlags) error {
 		wrap: func(all []*nolav1.StateEntry) proto.Message { return &nolav1.ListStateResponse{Entries: all} },
 		fetch: func(size int32, token string) ([]*nolav1.StateEntry, string, error) {
 			req.Limit, req.PageToken = size, token
-			res, err := ask(ctx, c.timeout, r.actors.ListState, req)
+			res, err := ask(ctx, c.timeout, r.Actors.ListState, req)
 			return res.GetEntries(), res.GetNextPageToken(), err
 		},
 	}.print(c, f.limit)
@@ -224,7 +225,7 @@ func (c *cli) listTimers(ctx context.Context, name string, limit int) error {
 		wrap: func(all []*nolav1.Timer) proto.Message { return &nolav1.ListTimersResponse{Timers: all} },
 		fetch: func(size int32, token string) ([]*nolav1.Timer, string, error) {
 			req := &nolav1.ListTimersRequest{Actor: ref, PageSize: size, PageToken: token}
-			res, err := ask(ctx, c.timeout, r.actors.ListTimers, req)
+			res, err := ask(ctx, c.timeout, r.Actors.ListTimers, req)
 			return res.GetTimers(), res.GetNextPageToken(), err
 		},
 	}.print(c, limit)
@@ -263,7 +264,7 @@ nolactl actor create counter/bob '{"start":100}' --key signup-bob`,
 				return err
 			}
 			req := &nolav1.CreateActorRequest{Actor: ref, InitPayload: payload, IdempotencyKey: f.key, Timeout: c.callTimeout()}
-			res, err := ask(cmd.Context(), c.timeout+answerGrace, r.actors.CreateActor, req)
+			res, err := ask(cmd.Context(), c.timeout+answerGrace, r.Actors.CreateActor, req)
 			if err != nil {
 				return c.callFailed(err, ref, f.key)
 			}
@@ -285,7 +286,7 @@ nolactl actor passivate counter/alice -o json`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.actors.PassivateActor, &nolav1.PassivateActorRequest{Actor: ref})
+			res, err := ask(cmd.Context(), c.timeout, r.Actors.PassivateActor, &nolav1.PassivateActorRequest{Actor: ref})
 			if err != nil {
 				return err
 			}
@@ -312,7 +313,7 @@ nolactl actor delete staging:counter/alice --yes -o name`,
 			if err := c.confirm("delete actor %s with its state, timers, schedules and backlog", refName(ref)); err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.actors.DeleteActor, &nolav1.DeleteActorRequest{Actor: ref})
+			res, err := ask(cmd.Context(), c.timeout, r.Actors.DeleteActor, &nolav1.DeleteActorRequest{Actor: ref})
 			if err != nil {
 				return err
 			}
@@ -323,7 +324,7 @@ nolactl actor delete staging:counter/alice --yes -o name`,
 }
 
 // refAndRemote is what most commands about one actor begin with.
-func (c *cli) refAndRemote(name string) (*nolav1.ActorRef, *remote, error) {
+func (c *cli) refAndRemote(name string) (*nolav1.ActorRef, *client.Client, error) {
 	ref, err := c.parseRef(name)
 	if err != nil {
 		return nil, nil, err

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -60,7 +61,7 @@ func (b *bulk) one(cmd *cobra.Command, args []string) (string, error) {
 }
 
 // run changes all that are chosen, one after another.
-func (b *bulk) run(c *cli, cmd *cobra.Command, change func(ctx context.Context, r *remote, s *nolav1.Schedule) (*nolav1.Schedule, error)) error {
+func (b *bulk) run(c *cli, cmd *cobra.Command, change func(ctx context.Context, r *client.Client, s *nolav1.Schedule) (*nolav1.Schedule, error)) error {
 	r, err := c.dial(nil)
 	if err != nil {
 		return err
@@ -86,14 +87,14 @@ func (b *bulk) run(c *cli, cmd *cobra.Command, change func(ctx context.Context, 
 }
 
 // choose reads what the flags choose, without the payloads.
-func (b *bulk) choose(c *cli, cmd *cobra.Command, r *remote) (chosen []*nolav1.Schedule, err error) {
+func (b *bulk) choose(c *cli, cmd *cobra.Command, r *client.Client) (chosen []*nolav1.Schedule, err error) {
 	filter, err := b.text(c, cmd.Flags(), "")
 	if err != nil {
 		return nil, err
 	}
 	req := &nolav1.ListSchedulesRequest{Namespace: c.namespace, Filter: filter, PageSize: pageMax}
 	for {
-		res, err := ask(cmd.Context(), c.timeout, r.schedules.ListSchedules, req)
+		res, err := ask(cmd.Context(), c.timeout, r.Schedules.ListSchedules, req)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +110,7 @@ func (b *bulk) choose(c *cli, cmd *cobra.Command, r *remote) (chosen []*nolav1.S
 	}
 }
 
-func (b *bulk) change(ctx context.Context, c *cli, r *remote, chosen []*nolav1.Schedule, change func(ctx context.Context, r *remote, s *nolav1.Schedule) (*nolav1.Schedule, error)) error {
+func (b *bulk) change(ctx context.Context, c *cli, r *client.Client, chosen []*nolav1.Schedule, change func(ctx context.Context, r *client.Client, s *nolav1.Schedule) (*nolav1.Schedule, error)) error {
 	var changed []*nolav1.Schedule
 	left := 0
 	var shown time.Time

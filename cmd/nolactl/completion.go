@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -38,7 +39,7 @@ nolactl completion zsh > _nolactl`)
 
 // completing asks the server on behalf of a shell. Whatever goes wrong means no
 // suggestions: there is nobody to tell.
-func (c *cli) completing(cmd *cobra.Command, suggest func(ctx context.Context, r *remote) []string) ([]string, cobra.ShellCompDirective) {
+func (c *cli) completing(cmd *cobra.Command, suggest func(ctx context.Context, r *client.Client) []string) ([]string, cobra.ShellCompDirective) {
 	const none = cobra.ShellCompDirectiveNoFileComp
 	if err := c.settle(cmd); err != nil {
 		return nil, none
@@ -67,7 +68,7 @@ func (c *cli) completeActor(cmd *cobra.Command, args []string, typed string) ([]
 // completeRef completes [NAMESPACE:]TYPE/ID, first the type and then the id.
 func (c *cli) completeRef(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 	head, prefix, hasID := strings.Cut(typed, "/")
-	names, directive := c.completing(cmd, func(ctx context.Context, r *remote) []string {
+	names, directive := c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
 		namespace, kind, lead := c.namespace, head, ""
 		if ns, k, ok := strings.Cut(head, ":"); ok {
 			namespace, kind, lead = ns, k, ns+":"
@@ -75,13 +76,13 @@ func (c *cli) completeRef(cmd *cobra.Command, _ []string, typed string) ([]strin
 		var names []string
 		if hasID {
 			req := &nolav1.ListActorsRequest{Namespace: namespace, Type: kind, IdPrefix: prefix, PageSize: completionMax}
-			res, _ := ask(ctx, completionWait, r.actors.ListActors, req)
+			res, _ := ask(ctx, completionWait, r.Actors.ListActors, req)
 			for _, a := range res.GetActors() {
 				names = append(names, lead+a.Type+"/"+a.Id)
 			}
 			return names
 		}
-		res, _ := ask(ctx, completionWait, r.modules.ListModules, &nolav1.ListModulesRequest{Namespace: namespace, PageSize: pageMax})
+		res, _ := ask(ctx, completionWait, r.Modules.ListModules, &nolav1.ListModulesRequest{Namespace: namespace, PageSize: pageMax})
 		for _, m := range res.GetModules() {
 			names = append(names, lead+m.Name+"/")
 		}
@@ -99,12 +100,12 @@ func (c *cli) completeCall(cmd *cobra.Command, args []string, typed string) ([]s
 	case 0:
 		return c.completeRef(cmd, args, typed)
 	case 1:
-		return c.completing(cmd, func(ctx context.Context, r *remote) []string {
+		return c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
 			ref, err := c.parseRef(args[0])
 			if err != nil {
 				return nil
 			}
-			res, _ := ask(ctx, completionWait, r.modules.GetModule, &nolav1.GetModuleRequest{Namespace: ref.Namespace, Name: ref.Type})
+			res, _ := ask(ctx, completionWait, r.Modules.GetModule, &nolav1.GetModuleRequest{Namespace: ref.Namespace, Name: ref.Type})
 			return beginningWith(res.GetVersion().GetManifest().GetOperations(), typed)
 		})
 	default:
@@ -116,9 +117,9 @@ func (c *cli) completeSchedules(cmd *cobra.Command, args []string, typed string)
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return c.completing(cmd, func(ctx context.Context, r *remote) []string {
+	return c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
 		req := &nolav1.ListSchedulesRequest{Namespace: c.namespace, Filter: "id=" + filterValue(typed) + "*", PageSize: completionMax}
-		res, _ := ask(ctx, completionWait, r.schedules.ListSchedules, req)
+		res, _ := ask(ctx, completionWait, r.Schedules.ListSchedules, req)
 		var names []string
 		for _, s := range res.GetSchedules() {
 			names = append(names, s.ScheduleId)
@@ -131,8 +132,8 @@ func (c *cli) completeModules(cmd *cobra.Command, args []string, typed string) (
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return c.completing(cmd, func(ctx context.Context, r *remote) []string {
-		res, _ := ask(ctx, completionWait, r.modules.ListModules, &nolav1.ListModulesRequest{Namespace: c.namespace, PageSize: pageMax})
+	return c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
+		res, _ := ask(ctx, completionWait, r.Modules.ListModules, &nolav1.ListModulesRequest{Namespace: c.namespace, PageSize: pageMax})
 		var names []string
 		for _, m := range res.GetModules() {
 			names = append(names, m.Name)
@@ -151,8 +152,8 @@ func (c *cli) completeNamespaceArg(cmd *cobra.Command, args []string, typed stri
 func (c *cli) completeNamespaces(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 	// What is being typed must not be taken for the namespace to ask in.
 	c.namespace = ""
-	return c.completing(cmd, func(ctx context.Context, r *remote) []string {
-		res, _ := ask(ctx, completionWait, r.namespaces.ListNamespaces, &nolav1.ListNamespacesRequest{PageSize: pageMax})
+	return c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
+		res, _ := ask(ctx, completionWait, r.Namespaces.ListNamespaces, &nolav1.ListNamespacesRequest{PageSize: pageMax})
 		var names []string
 		for _, n := range res.GetNamespaces() {
 			names = append(names, n.Namespace)

@@ -52,13 +52,16 @@ type fake struct {
 	namespaces map[string]*nolav1.Namespace
 	keys       map[string]string // idempotency keys with their requests
 	ids        uint64
+	time       time.Time      // the server's
 	target     time.Time      // of an advance that is not there yet
 	refuse     *connect.Error // answer to every call, if set
 	tokens     []string       // that calls came with
 	lists      []*nolav1.ListSchedulesRequest
-	listed     func() // what happens right after a list, if set
-	moving     string // id of a schedule that cannot be reached, if set
-	full       string // id of a schedule that finds no room, if set
+	listed     func()   // what happens right after a list, if set
+	lose       int      // answers to calls that get lost from now on
+	keyed      []string // session keys of calls
+	moving     string   // id of a schedule that cannot be reached, if set
+	full       string   // id of a schedule that finds no room, if set
 }
 
 type fakeActor struct {
@@ -71,6 +74,7 @@ type fakeActor struct {
 func newFake(t *testing.T) (*fake, string) {
 	t.Helper()
 	f := &fake{
+		time:   start,
 		actors: map[string]*fakeActor{}, modules: map[string][]*nolav1.ModuleVersion{}, defaults: map[string]uint64{},
 		schedules: map[string]*nolav1.Schedule{}, calendars: map[string]*nolav1.Calendar{}, namespaces: map[string]*nolav1.Namespace{}, keys: map[string]string{},
 	}
@@ -125,7 +129,10 @@ func newFake(t *testing.T) (*fake, string) {
 	mux.Handle(nolav1connect.NewCalendarServiceHandler(f, options))
 	mux.Handle(nolav1connect.NewNamespaceServiceHandler(f, options))
 	mux.Handle(nolav1connect.NewClusterServiceHandler(f, options))
-	server := httptest.NewServer(mux)
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
 	t.Cleanup(server.Close)
 	return f, server.URL
 }
@@ -155,7 +162,11 @@ func (f *fake) gate() connect.UnaryInterceptorFunc {
 			if refuse != nil {
 				return nil, refuse
 			}
-			return next(ctx, req)
+			res, err := next(ctx, req)
+			if err == nil {
+				res.Header().Set("Nola-Server-Time", strconv.FormatInt(f.time.UnixNano(), 10))
+			}
+			return res, err
 		}
 	}
 }
@@ -241,8 +252,17 @@ func (f *fake) Invoke(_ context.Context, req *connect.Request[nolav1.InvokeReque
 	if err := f.module(m.Actor.Namespace, m.Actor.Type); err != nil {
 		return nil, err
 	}
-	if m.IdempotencyKey != "" {
-		key := refKey(m.Actor) + m.IdempotencyKey
+	if f.lose > 0 {
+		f.lose--
+		defer panic(http.ErrAbortHandler)
+	}
+	recognise := m.IdempotencyKey
+	if m.Session != nil {
+		recognise = fmt.Sprintf("%x/%d", m.Session.Id, m.Session.Seq)
+		f.keyed = append(f.keyed, recognise)
+	}
+	if recognise != "" {
+		key := refKey(m.Actor) + recognise
 		was, known := f.keys[key]
 		is := m.Operation + "\x00" + string(m.Payload)
 		if known && was != is {
@@ -298,6 +318,13 @@ func (f *fake) CompleteInvocation(_ context.Context, req *connect.Request[nolav1
 		return nil, failure(connect.CodeNotFound, "INVOCATION_NOT_FOUND", "there is no such token")
 	}
 	return answer(&nolav1.CompleteInvocationResponse{InvocationId: []byte("0123456789abcdef")})
+}
+
+func (f *fake) ListDeferred(_ context.Context, req *connect.Request[nolav1.ListDeferredRequest]) (*connect.Response[nolav1.ListDeferredResponse], error) {
+	return answer(&nolav1.ListDeferredResponse{Deferred: []*nolav1.DeferredInvocation{
+		{Token: "000102030405060708090a0b0c0d0e0f", InvocationId: []byte("0123456789abcdef"), Operation: "approve", Deadline: ago(-time.Hour)},
+		{Token: "100102030405060708090a0b0c0d0e0f", InvocationId: []byte("0123456789abcdef"), Operation: "report", Deadline: ago(-2 * time.Hour), ScheduleId: "nightly", NominalTime: ago(time.Hour)},
+	}})
 }
 
 func (f *fake) SetTimer(context.Context, *connect.Request[nolav1.SetTimerRequest]) (*connect.Response[nolav1.SetTimerResponse], error) {
@@ -448,7 +475,7 @@ func (f *fake) GetModule(_ context.Context, req *connect.Request[nolav1.GetModul
 	key := req.Msg.Namespace + "/" + req.Msg.Name
 	v := cmp.Or(req.Msg.Version, f.defaults[key])
 	if v > uint64(len(f.modules[key])) {
-		return nil, failure(connect.CodeNotFound, "VERSION_NOT_FOUND", fmt.Sprintf("module %s has no version %d", req.Msg.Name, v))
+		return nil, failure(connect.CodeNotFound, "VERSION_NOT_FOUND", fmt.Sprintf("module %s has no version %d", req.Msg.Name, v), "module", req.Msg.Name)
 	}
 	return answer(&nolav1.GetModuleResponse{Module: f.info(key), Version: f.modules[key][v-1]})
 }
@@ -692,6 +719,9 @@ func (f *fake) PreviewSchedule(_ context.Context, req *connect.Request[nolav1.Pr
 	if err := f.illegal(req.Msg.Namespace, req.Msg.Spec); err != nil {
 		return nil, err
 	}
+	if req.Msg.GetPolicy().GetBufferLimit() > 1000 {
+		return nil, failure(connect.CodeInvalidArgument, "INVALID_SPEC", "policy.buffer_limit is too great")
+	}
 	s := &nolav1.Schedule{Namespace: req.Msg.Namespace, ScheduleId: req.Msg.ScheduleId, Spec: req.Msg.Spec, Info: &nolav1.ScheduleInfo{}}
 	f.plan(s)
 	return answer(&nolav1.PreviewScheduleResponse{Times: s.Info.NextTimes, Description: "now and then"})
@@ -786,8 +816,12 @@ func (f *fake) ListNodes(context.Context, *connect.Request[nolav1.ListNodesReque
 	return answer(&nolav1.ListNodesResponse{Nodes: []*nolav1.Node{f.node()}})
 }
 
+func (f *fake) DrainNode(_ context.Context, req *connect.Request[nolav1.DrainNodeRequest]) (*connect.Response[nolav1.DrainNodeResponse], error) {
+	return answer(&nolav1.DrainNodeResponse{Node: &nolav1.Node{NodeId: "gone#1", Name: req.Msg.Node}})
+}
+
 func (f *fake) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {
-	return answer(&nolav1.GetClusterResponse{ServerTime: timestamppb.New(fakeTime), VirtualTime: true})
+	return answer(&nolav1.GetClusterResponse{ServerTime: timestamppb.New(f.time), VirtualTime: true})
 }
 
 // AdvanceTime needs two requests, the second of which must go on to the same time.
@@ -798,14 +832,12 @@ func (f *fake) AdvanceTime(_ context.Context, req *connect.Request[nolav1.Advanc
 		f.target = time.Time{}
 		return answer(&nolav1.AdvanceTimeResponse{ServerTime: to, TargetTime: to, Reached: true})
 	}
-	f.target = fakeTime.Add(req.Msg.GetBy().AsDuration())
+	f.target = f.time.Add(req.Msg.GetBy().AsDuration())
 	if to := req.Msg.GetTo(); to != nil {
 		f.target = to.AsTime()
 	}
-	return answer(&nolav1.AdvanceTimeResponse{ServerTime: timestamppb.New(fakeTime), TargetTime: timestamppb.New(f.target)})
+	return answer(&nolav1.AdvanceTimeResponse{ServerTime: timestamppb.New(f.time), TargetTime: timestamppb.New(f.target)})
 }
-
-var fakeTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListShardsRequest]) (*connect.Response[nolav1.ListShardsResponse], error) {
 	all := []*nolav1.Shard{{Shard: 0, NodeId: "n1", Epoch: 3, Seq: 120, Activations: 2, Due: 1}, {Shard: 1}, {Shard: 2, NodeId: "n1", Epoch: 4, Seq: 7}}
@@ -815,4 +847,21 @@ func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListSha
 
 func (f *fake) LocateActor(context.Context, *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {
 	return answer(&nolav1.LocateActorResponse{Shard: 17, Epoch: 3, Node: f.node()})
+}
+
+func (f *fake) CreateBackup(_ context.Context, req *connect.Request[nolav1.CreateBackupRequest]) (*connect.Response[nolav1.CreateBackupResponse], error) {
+	name := cmp.Or(req.Msg.Name, "20261124t120000z")
+	if name == "old" {
+		return nil, failure(connect.CodeAlreadyExists, "ALREADY_EXISTS", "there is a backup called old")
+	}
+	return answer(&nolav1.CreateBackupResponse{Backup: fakeBackup(name)})
+}
+
+func (f *fake) ListBackups(_ context.Context, req *connect.Request[nolav1.ListBackupsRequest]) (*connect.Response[nolav1.ListBackupsResponse], error) {
+	some, next := page([]*nolav1.Backup{fakeBackup("monday"), fakeBackup("old")}, req.Msg.PageSize, req.Msg.PageToken)
+	return answer(&nolav1.ListBackupsResponse{Backups: some, NextPageToken: next})
+}
+
+func fakeBackup(name string) *nolav1.Backup {
+	return &nolav1.Backup{Name: name, Directory: "/var/backups/nola/" + name, Created: ago(time.Hour), Bytes: 5 << 20}
 }

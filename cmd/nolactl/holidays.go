@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 	"github.com/nolaproject/nola/scheduler"
 )
@@ -34,7 +35,7 @@ nolactl calendar days bank`)
 
 func (c *cli) calendarPutCommand() *cobra.Command {
 	var file, etag string
-	var create, dry bool
+	var create, dry, empty bool
 	cmd := leaf("put NAME", "Make a calendar, or change it",
 		`Make the calendar of a YAML or JSON file, or replace what it says. The file has a
 list of dates, such as 2026-12-24 or 2026-12-24..2026-12-31, and a list of rules for
@@ -47,7 +48,8 @@ dates that come back:
 
 Every schedule that uses the calendar is planned anew; the answer names those whose
 coming times change. If the file has an etag, as "calendar get -o yaml" writes it,
-somebody else's change is not overwritten.`,
+somebody else's change is not overwritten. A file without dates and rules empties a
+calendar only with --empty.`,
 		`nolactl calendar put bank -f calendar.yaml
 nolactl calendar put bank -f calendar.yaml --dry-run`,
 		func(cmd *cobra.Command, args []string) error {
@@ -72,8 +74,8 @@ nolactl calendar put bank -f calendar.yaml --dry-run`,
 			if err != nil {
 				return err
 			}
-			req := &nolav1.PutCalendarRequest{Calendar: cal, Etag: etag, CreateOnly: create, DryRun: dry}
-			res, err := ask(cmd.Context(), c.timeout, r.calendars.PutCalendar, req)
+			req := &nolav1.PutCalendarRequest{Calendar: cal, Etag: etag, CreateOnly: create, DryRun: dry, AllowEmpty: empty}
+			res, err := ask(cmd.Context(), c.timeout, r.Calendars.PutCalendar, req)
 			if err != nil {
 				return err
 			}
@@ -83,6 +85,7 @@ nolactl calendar put bank -f calendar.yaml --dry-run`,
 	cmd.Flags().StringVar(&etag, "etag", "", "etag that the calendar must have (default that of the file)")
 	cmd.Flags().BoolVar(&create, "create", false, "refuse if the calendar exists")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing, show which schedules would change")
+	cmd.Flags().BoolVar(&empty, "empty", false, "let a file without dates and rules take the place of a calendar that has some")
 	cmd.ValidArgsFunction = c.completeCalendars
 	return cmd
 }
@@ -157,8 +160,8 @@ nolactl calendar get bank -o yaml > mine.yaml && nolactl calendar put bank -f mi
 	return cmd
 }
 
-func (c *cli) getCalendar(ctx context.Context, r *remote, name string) (*nolav1.Calendar, error) {
-	res, err := ask(ctx, c.timeout, r.calendars.GetCalendar, &nolav1.GetCalendarRequest{Namespace: c.namespace, Name: name})
+func (c *cli) getCalendar(ctx context.Context, r *client.Client, name string) (*nolav1.Calendar, error) {
+	res, err := ask(ctx, c.timeout, r.Calendars.GetCalendar, &nolav1.GetCalendarRequest{Namespace: c.namespace, Name: name})
 	return res.GetCalendar(), err
 }
 
@@ -208,7 +211,7 @@ nolactl calendar list -o name`,
 				wrap: func(all []*nolav1.Calendar) proto.Message { return &nolav1.ListCalendarsResponse{Calendars: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Calendar, string, error) {
 					req := &nolav1.ListCalendarsRequest{Namespace: c.namespace, PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.calendars.ListCalendars, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Calendars.ListCalendars, req)
 					return res.GetCalendars(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -245,7 +248,7 @@ nolactl calendar days -f calendar.yaml`,
 				return err
 			}
 			req := &nolav1.ListCalendarDaysRequest{Namespace: c.namespace, Name: args[0], From: from, To: to, Limit: limit}
-			res, err := ask(cmd.Context(), c.timeout, r.calendars.ListCalendarDays, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Calendars.ListCalendarDays, req)
 			if err != nil {
 				return err
 			}
@@ -262,6 +265,7 @@ nolactl calendar days -f calendar.yaml`,
 // fileDays lists the days of a calendar in a file. The dates were checked as they
 // were read.
 func (c *cli) fileDays(file, from, to string, limit int) error {
+	c.offline = true
 	m, err := c.calendarFile(file)
 	if err != nil {
 		return err
@@ -327,7 +331,7 @@ nolactl calendar delete old -y -o name`,
 				return err
 			}
 			req := &nolav1.DeleteCalendarRequest{Namespace: c.namespace, Name: args[0], Etag: etag}
-			res, err := ask(cmd.Context(), c.timeout, r.calendars.DeleteCalendar, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Calendars.DeleteCalendar, req)
 			if err != nil {
 				return err
 			}
@@ -346,8 +350,8 @@ func (c *cli) completeCalendars(cmd *cobra.Command, args []string, typed string)
 }
 
 func (c *cli) completeCalendarFlag(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-	return c.completing(cmd, func(ctx context.Context, r *remote) []string {
-		res, _ := ask(ctx, completionWait, r.calendars.ListCalendars, &nolav1.ListCalendarsRequest{Namespace: c.namespace, PageSize: pageMax})
+	return c.completing(cmd, func(ctx context.Context, r *client.Client) []string {
+		res, _ := ask(ctx, completionWait, r.Calendars.ListCalendars, &nolav1.ListCalendarsRequest{Namespace: c.namespace, PageSize: pageMax})
 		var names []string
 		for _, m := range res.GetCalendars() {
 			names = append(names, m.Name)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -44,16 +45,26 @@ func (c *cli) invoke(ctx context.Context, args []string, f callFlags) error {
 	if err != nil {
 		return err
 	}
-	req := &nolav1.InvokeRequest{Actor: ref, Operation: args[1], Payload: payload, IdempotencyKey: f.key}
-	req.Timeout = c.callTimeout()
-	res, err := ask(ctx, c.timeout+answerGrace, r.actors.Invoke, req)
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	res, err := r.Invoke(ctx, nolaRef(ref), args[1], payload, f.options()...)
 	if err != nil {
 		return c.callFailed(err, ref, f.key)
 	}
-	if res.Replayed {
-		c.note("note: this call was known by its key; nothing ran, this is its recorded reply")
+	if res.Replayed && f.key != "" {
+		c.note("note: this call had run before under its key; this is its recorded reply")
 	}
-	return c.show(res, hex.EncodeToString(res.InvocationId), func() error { return c.raw(res.Payload) })
+	m := &nolav1.InvokeResponse{Payload: res.Payload, InvocationId: res.ID[:], Replayed: res.Replayed}
+	return c.show(m, res.ID.String(), func() error { return c.raw(res.Payload) })
+}
+
+// patience bounds a call with all its retries, where --timeout does. Else package
+// client does.
+func (c *cli) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if !c.timed {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.timeout)
 }
 
 // callOf reads TYPE/ID OPERATION [PAYLOAD].
@@ -84,9 +95,15 @@ func (c *cli) callFailed(err error, ref *nolav1.ActorRef, key string) error {
 	if key != "" {
 		unknown = fmt.Sprintf("it may have happened: ask with `nolactl invocation get %s --key %s`, or repeat it under the same key", quote(name), quote(key))
 	}
+	in := ""
+	if ref.Namespace != nola.DefaultNamespace {
+		in = " -n " + ref.Namespace
+	}
 	return hinted{err, map[nola.Reason]string{
-		nola.ReasonOutcomeUnknown: unknown,
-		nola.ReasonModuleNotFound: fmt.Sprintf("see what is there with `nolactl module list`, add it with `nolactl module push FILE --name %s`", ref.Type),
+		nola.ReasonOutcomeUnknown:    unknown,
+		nola.ReasonModuleNotFound:    fmt.Sprintf("see what is there with `nolactl module list%s`, add it with `nolactl module push FILE --name %s%[1]s`", in, ref.Type),
+		nola.ReasonOperationNotFound: fmt.Sprintf("see what the module understands with `nolactl module get %s%s`", ref.Type, in),
+		nola.ReasonGuestTrap:         fmt.Sprintf("see what it wrote with `nolactl logs %s`", quote(name)),
 	}}
 }
 
@@ -129,26 +146,28 @@ func (c *cli) cast(ctx context.Context, args []string, f callFlags, delay, at st
 	if err != nil {
 		return err
 	}
-	req := &nolav1.CastRequest{Actor: ref, Operation: args[1], Payload: payload, IdempotencyKey: f.key}
+	options := f.options()
 	switch {
 	case later != nil:
-		req.Delivery = &nolav1.CastRequest_Delay{Delay: later}
+		options = append(options, client.WithDelay(later.AsDuration()))
 	case due != nil:
-		req.Delivery = &nolav1.CastRequest_DeliverAt{DeliverAt: due}
+		options = append(options, client.WithDeliverAt(due.AsTime()))
 	}
 	r, err := c.dial(nil)
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.Cast, req)
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	res, err := r.Cast(ctx, nolaRef(ref), args[1], payload, options...)
 	if err != nil {
 		return c.callFailed(err, ref, f.key)
 	}
-	if res.Replayed {
+	if res.Replayed && f.key != "" {
 		c.note("note: this cast was known by its key and had been accepted before")
 	}
-	id := hex.EncodeToString(res.InvocationId)
-	return c.say(res, id, "%s", id)
+	id := res.ID.String()
+	return c.say(&nolav1.CastResponse{InvocationId: res.ID[:], Replayed: res.Replayed}, id, "%s", id)
 }
 
 func (c *cli) invocationCommand() *cobra.Command {
@@ -169,7 +188,7 @@ nolactl invocation get counter/alice --key order-17 -o json`,
 		})
 	get.Flags().StringVar(&key, "key", "", "idempotency key that the call was sent under")
 	get.ValidArgsFunction = c.completeActor
-	cmd.AddCommand(get, c.completeInvocationCommand())
+	cmd.AddCommand(get, c.pendingInvocationsCommand(), c.completeInvocationCommand())
 	return cmd
 }
 
@@ -195,7 +214,7 @@ func (c *cli) getInvocation(ctx context.Context, args []string, key string) erro
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.GetInvocation, req)
+	res, err := ask(ctx, c.timeout, r.Actors.GetInvocation, req)
 	if err != nil {
 		return err
 	}

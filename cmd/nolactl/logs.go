@@ -51,7 +51,7 @@ func (c *cli) logs(ctx context.Context, name string, follow bool, limit int) err
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	stream, err := r.actors.TailLogs(ctx, connect.NewRequest(&nolav1.TailLogsRequest{Actor: ref, Follow: follow, Limit: int32(limit)}))
+	stream, err := r.Actors.TailLogs(ctx, connect.NewRequest(&nolav1.TailLogsRequest{Actor: ref, Follow: follow, Limit: int32(limit)}))
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func isOver(ctx context.Context, err error) bool {
 }
 
 func (c *cli) logLine(e *nolav1.LogEntry) error {
-	at := e.Time.AsTime().In(c.local).Format(clockLayout + ".000")
+	at := e.Time.AsTime().In(c.local).Format(clockLayout + ".000" + zoneLayout)
 	_, err := fmt.Fprintf(c.out, "%s  %-5s  %s\n", at, oneLine(e.Level), clean(strings.TrimRight(e.Message, "\n")))
 	return err
 }

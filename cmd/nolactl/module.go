@@ -84,7 +84,7 @@ func (c *cli) pushModule(ctx context.Context, file, name, manifest string) error
 	if !c.timed {
 		c.timeout = pushTimeoutDefault
 	}
-	res, err := ask(ctx, c.timeout, r.modules.PushModule, req)
+	res, err := ask(ctx, c.timeout, r.Modules.PushModule, req)
 	bar.end()
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ nolactl module list -o jsonl`,
 				wrap: func(all []*nolav1.Module) proto.Message { return &nolav1.ListModulesResponse{Modules: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Module, string, error) {
 					req := &nolav1.ListModulesRequest{Namespace: c.namespace, PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.modules.ListModules, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Modules.ListModules, req)
 					return res.GetModules(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -177,7 +177,7 @@ nolactl module get counter --version 1 -o yaml`,
 				return err
 			}
 			req := &nolav1.GetModuleRequest{Namespace: c.namespace, Name: args[0], Version: version}
-			res, err := ask(cmd.Context(), c.timeout, r.modules.GetModule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Modules.GetModule, req)
 			if err != nil {
 				return err
 			}
@@ -266,7 +266,7 @@ nolactl module versions counter --limit 1 -o name`,
 				},
 				fetch: func(size int32, token string) ([]*nolav1.ModuleVersion, string, error) {
 					req := &nolav1.ListModuleVersionsRequest{Namespace: c.namespace, Name: args[0], PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.modules.ListModuleVersions, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Modules.ListModuleVersions, req)
 					return res.GetVersions(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -291,7 +291,7 @@ nolactl module set-default counter 2 -o json`,
 				return err
 			}
 			req := &nolav1.SetDefaultVersionRequest{Namespace: c.namespace, Name: args[0], Version: version}
-			res, err := ask(cmd.Context(), c.timeout, r.modules.SetDefaultVersion, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Modules.SetDefaultVersion, req)
 			if err != nil {
 				return err
 			}
@@ -317,7 +317,7 @@ nolactl module delete scratch --yes -o name`,
 				return err
 			}
 			req := &nolav1.DeleteModuleRequest{Namespace: c.namespace, Name: args[0], Force: force}
-			res, err := ask(cmd.Context(), c.timeout, r.modules.DeleteModule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Modules.DeleteModule, req)
 			if err != nil {
 				return err
 			}

@@ -33,9 +33,14 @@ func (c *cli) parseRef(s string) (*nolav1.ActorRef, error) {
 	return &nolav1.ActorRef{Namespace: ref.Namespace, Type: ref.Type, Id: ref.ID}, nil
 }
 
+// nolaRef is the actor as package client wants it.
+func nolaRef(r *nolav1.ActorRef) nola.ActorRef {
+	return nola.ActorRef{Namespace: r.GetNamespace(), Type: r.GetType(), ID: r.GetId()}
+}
+
 // refName is the actor as one would type it here.
 func refName(r *nolav1.ActorRef) string {
-	return nola.ActorRef{Namespace: r.GetNamespace(), Type: r.GetType(), ID: r.GetId()}.String()
+	return nolaRef(r).String()
 }
 
 // parseInvocationID reads the 32 hexadecimal digits that are shown, and the

@@ -37,7 +37,7 @@ nolactl namespace create payments --description 'what moves money' --label team=
 				return err
 			}
 			req := &nolav1.CreateNamespaceRequest{Namespace: args[0], Description: description, Labels: set}
-			res, err := ask(cmd.Context(), c.timeout, r.namespaces.CreateNamespace, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Namespaces.CreateNamespace, req)
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ nolactl namespace list -o name`,
 				wrap: func(all []*nolav1.Namespace) proto.Message { return &nolav1.ListNamespacesResponse{Namespaces: all} },
 				fetch: func(size int32, token string) ([]*nolav1.Namespace, string, error) {
 					req := &nolav1.ListNamespacesRequest{PageSize: size, PageToken: token}
-					res, err := ask(cmd.Context(), c.timeout, r.namespaces.ListNamespaces, req)
+					res, err := ask(cmd.Context(), c.timeout, r.Namespaces.ListNamespaces, req)
 					return res.GetNamespaces(), res.GetNextPageToken(), err
 				},
 			}.print(c, limit)
@@ -87,7 +87,7 @@ nolactl namespace get staging -o json`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
+			res, err := ask(cmd.Context(), c.timeout, r.Namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ nolactl namespace update staging --label team=core --label owner-`,
 				req.UpdateMask.Paths = append(req.UpdateMask.Paths, "description")
 			}
 			if cmd.Flags().Changed("label") {
-				old, err := ask(cmd.Context(), c.timeout, r.namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
+				old, err := ask(cmd.Context(), c.timeout, r.Namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
 				if err != nil {
 					return err
 				}
@@ -140,7 +140,7 @@ nolactl namespace update staging --label team=core --label owner-`,
 			if len(req.UpdateMask.Paths) == 0 {
 				return usage("add --description or --label", "nothing to change was given")
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.namespaces.UpdateNamespace, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Namespaces.UpdateNamespace, req)
 			if err != nil {
 				return err
 			}
@@ -166,7 +166,7 @@ nolactl namespace delete staging -y -o name`,
 			if err := c.confirm("delete namespace %s with all its actors, modules and schedules", args[0]); err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.namespaces.DeleteNamespace, &nolav1.DeleteNamespaceRequest{Namespace: args[0]})
+			res, err := ask(cmd.Context(), c.timeout, r.Namespaces.DeleteNamespace, &nolav1.DeleteNamespaceRequest{Namespace: args[0]})
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 )
 
 // storedPayloadBytesMax bounds a payload that is kept until it is due: of a
@@ -61,6 +62,14 @@ func (f *callFlags) check() error {
 		return usage("", "--key has %d bytes, at most %d are allowed", len(f.key), nola.UserKeyBytesMax)
 	}
 	return nil
+}
+
+// options are the flags as package client takes them.
+func (f *callFlags) options() []client.CallOption {
+	if f.key == "" {
+		return nil
+	}
+	return []client.CallOption{client.WithIdempotencyKey(f.key)}
 }
 
 // optional is the argument at i, nil if it was left out.

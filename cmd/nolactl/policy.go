@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -37,7 +38,7 @@ nolactl schedule backfill tick --from 2026-02-01 --rate 5 --reverse --request-id
 				return usage("for example --from 2026-01-01", "the range has no start")
 			}
 			if req.EndTime == nil {
-				req.EndTime = timestamppb.New(c.now())
+				req.EndTime = timestamppb.New(c.present())
 			}
 			if req.Overlap, err = enumArg[nolav1.OverlapPolicy]("overlap", overlap); err != nil {
 				return err
@@ -46,7 +47,7 @@ nolactl schedule backfill tick --from 2026-02-01 --rate 5 --reverse --request-id
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.BackfillSchedule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.BackfillSchedule, req)
 			if err != nil {
 				return err
 			}
@@ -87,7 +88,7 @@ nolactl schedule backfills tick -o json`,
 				name: func(b *nolav1.Backfill) string { return b.BackfillId },
 				wrap: func(all []*nolav1.Backfill) proto.Message { return &nolav1.ListBackfillsResponse{Backfills: all} },
 				fetch: func(int32, string) ([]*nolav1.Backfill, string, error) {
-					res, err := ask(cmd.Context(), c.timeout, r.schedules.ListBackfills, &nolav1.ListBackfillsRequest{Namespace: c.namespace, ScheduleId: args[0]})
+					res, err := ask(cmd.Context(), c.timeout, r.Schedules.ListBackfills, &nolav1.ListBackfillsRequest{Namespace: c.namespace, ScheduleId: args[0]})
 					return res.GetBackfills(), "", err
 				},
 			}.print(c, 0)
@@ -107,7 +108,7 @@ nolactl schedule cancel-backfill tick repair-18 -o json`,
 				return err
 			}
 			req := &nolav1.CancelBackfillRequest{Namespace: c.namespace, ScheduleId: args[0], BackfillId: args[1]}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.CancelBackfill, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.CancelBackfill, req)
 			if err != nil {
 				return err
 			}
@@ -130,7 +131,7 @@ func (c *cli) occurrenceTimes(args []string) (out []*timestamppb.Timestamp, err 
 }
 
 // occurrenceCommand makes a command that changes what one occurrence does.
-func (c *cli) occurrenceCommand(use, short, long, example string, run func(ctx context.Context, r *remote, id string, at []*timestamppb.Timestamp) (proto.Message, string, error)) *cobra.Command {
+func (c *cli) occurrenceCommand(use, short, long, example string, run func(ctx context.Context, r *client.Client, id string, at []*timestamppb.Timestamp) (proto.Message, string, error)) *cobra.Command {
 	cmd := leaf(use, short, long, example, func(cmd *cobra.Command, args []string) error {
 		at, err := c.occurrenceTimes(args[1:])
 		if err != nil {
@@ -155,8 +156,8 @@ func (c *cli) scheduleSkipCommand() *cobra.Command {
 		`Take one nominal time to come out of a schedule; it is recorded as excluded by user.`,
 		`nolactl schedule skip nightly 2099-12-24T03:00:00Z
 nolactl schedule skip tick +2h`,
-		func(ctx context.Context, r *remote, id string, at []*timestamppb.Timestamp) (proto.Message, string, error) {
-			res, err := ask(ctx, c.timeout, r.schedules.SkipOccurrence, &nolav1.SkipOccurrenceRequest{Namespace: c.namespace, ScheduleId: id, NominalTime: at[0]})
+		func(ctx context.Context, r *client.Client, id string, at []*timestamppb.Timestamp) (proto.Message, string, error) {
+			res, err := ask(ctx, c.timeout, r.Schedules.SkipOccurrence, &nolav1.SkipOccurrenceRequest{Namespace: c.namespace, ScheduleId: id, NominalTime: at[0]})
 			return res, "does not fire", err
 		})
 }
@@ -166,8 +167,8 @@ func (c *cli) scheduleUnskipCommand() *cobra.Command {
 		`Take back that a nominal time was skipped or moved: it fires as the spec says.`,
 		`nolactl schedule unskip nightly 2099-12-24T03:00:00Z
 nolactl schedule unskip tick +2h`,
-		func(ctx context.Context, r *remote, id string, at []*timestamppb.Timestamp) (proto.Message, string, error) {
-			res, err := ask(ctx, c.timeout, r.schedules.UnskipOccurrence, &nolav1.UnskipOccurrenceRequest{Namespace: c.namespace, ScheduleId: id, NominalTime: at[0]})
+		func(ctx context.Context, r *client.Client, id string, at []*timestamppb.Timestamp) (proto.Message, string, error) {
+			res, err := ask(ctx, c.timeout, r.Schedules.UnskipOccurrence, &nolav1.UnskipOccurrenceRequest{Namespace: c.namespace, ScheduleId: id, NominalTime: at[0]})
 			return res, "fires as the spec says", err
 		})
 }
@@ -178,16 +179,16 @@ func (c *cli) scheduleMoveCommand() *cobra.Command {
 was.`,
 		`nolactl schedule move nightly 2099-12-24T03:00:00Z 2099-12-24T09:00:00Z
 nolactl schedule move tick +2h +3h`,
-		func(ctx context.Context, r *remote, id string, at []*timestamppb.Timestamp) (proto.Message, string, error) {
+		func(ctx context.Context, r *client.Client, id string, at []*timestamppb.Timestamp) (proto.Message, string, error) {
 			req := &nolav1.MoveOccurrenceRequest{Namespace: c.namespace, ScheduleId: id, NominalTime: at[0], To: at[1]}
-			res, err := ask(ctx, c.timeout, r.schedules.MoveOccurrence, req)
+			res, err := ask(ctx, c.timeout, r.Schedules.MoveOccurrence, req)
 			return res, "fires at " + c.when(at[1]), err
 		})
 }
 
 func (c *cli) scheduleWhyCommand() *cobra.Command {
 	cmd := leaf("why ID TIME", "Say why a time fired, or did not, or will",
-		`Say which rule let a time fire or not: spec, pause, overlap, buffer, catch-up, a time
+		`Say which rule let a time fire or not: spec, an exclude or calendar by name, pause, overlap, buffer, catch-up, a time
 that was skipped or moved, remaining firings.`,
 		`nolactl schedule why nightly 2026-01-24T03:00:00Z
 nolactl schedule why tick +2h`,
@@ -201,7 +202,7 @@ nolactl schedule why tick +2h`,
 				return err
 			}
 			req := &nolav1.ExplainOccurrenceRequest{Namespace: c.namespace, ScheduleId: args[0], Time: at[0]}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.ExplainOccurrence, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.ExplainOccurrence, req)
 			if err != nil {
 				return err
 			}
@@ -233,7 +234,7 @@ nolactl schedule letters tick -o json`,
 					return &nolav1.ListDeadLettersResponse{DeadLetters: all}
 				},
 				fetch: func(int32, string) ([]*nolav1.DeadLetter, string, error) {
-					res, err := ask(cmd.Context(), c.timeout, r.schedules.ListDeadLetters, &nolav1.ListDeadLettersRequest{Namespace: c.namespace, ScheduleId: args[0]})
+					res, err := ask(cmd.Context(), c.timeout, r.Schedules.ListDeadLetters, &nolav1.ListDeadLettersRequest{Namespace: c.namespace, ScheduleId: args[0]})
 					return res.GetDeadLetters(), "", err
 				},
 			}.print(c, 0)
@@ -257,7 +258,7 @@ nolactl schedule redrive tick 2 -o json`,
 				return err
 			}
 			req := &nolav1.RedriveDeadLetterRequest{Namespace: c.namespace, ScheduleId: args[0], Number: number}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.RedriveDeadLetter, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.RedriveDeadLetter, req)
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/nolaproject/nola/proto/nola/v1/nolav1connect"
+	"github.com/nolaproject/nola/client"
 )
 
 // Limits of the conversation with a server.
@@ -23,19 +23,12 @@ const (
 	answerBytesMax = 64 << 20
 )
 
-// remote is a server, by its services.
-type remote struct {
-	actors     nolav1connect.ActorServiceClient
-	modules    nolav1connect.ModuleServiceClient
-	schedules  nolav1connect.ScheduleServiceClient
-	calendars  nolav1connect.CalendarServiceClient
-	namespaces nolav1connect.NamespaceServiceClient
-	cluster    nolav1connect.ClusterServiceClient
-}
-
-// dial makes the clients; nothing is sent yet. watch, if it is not nil, is told
+// dial makes the client; nothing is sent yet. watch, if it is not nil, is told
 // how much of each request has been sent.
-func (c *cli) dial(watch func(sent int64)) (*remote, error) {
+func (c *cli) dial(watch func(sent int64)) (*client.Client, error) {
+	if c.dialed != nil && watch == nil {
+		return c.dialed, nil
+	}
 	u, err := url.Parse(c.server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, usage("write it like "+serverDefault, "the server %q is no http or https URL", c.server)
@@ -47,17 +40,32 @@ func (c *cli) dial(watch func(sent int64)) (*remote, error) {
 	if token != "" && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		c.note("warning: the token goes to %s unencrypted; use https", u.Host)
 	}
-	base := &http.Client{Transport: courier{next: http.DefaultTransport, token: token, watch: watch}}
-	at := strings.TrimSuffix(c.server, "/")
-	limit := connect.WithReadMaxBytes(answerBytesMax)
-	return &remote{
-		actors:     nolav1connect.NewActorServiceClient(base, at, limit),
-		modules:    nolav1connect.NewModuleServiceClient(base, at, limit),
-		schedules:  nolav1connect.NewScheduleServiceClient(base, at, limit),
-		calendars:  nolav1connect.NewCalendarServiceClient(base, at, limit),
-		namespaces: nolav1connect.NewNamespaceServiceClient(base, at, limit),
-		cluster:    nolav1connect.NewClusterServiceClient(base, at, limit),
-	}, nil
+	opts := client.Options{Token: token, UserAgent: "nolactl/" + buildVersion(), ReadBytesMax: answerBytesMax, FailFast: true}
+	if watch != nil {
+		opts.Wrap = func(next http.RoundTripper) http.RoundTripper { return watcher{next, watch} }
+	}
+	r, err := client.New(c.server, opts)
+	if err != nil {
+		return nil, usage("write it like "+serverDefault, "%s", strings.TrimPrefix(err.Error(), "client: "))
+	}
+	c.dialed = r
+	return r, nil
+}
+
+// present is the time by the server's clock, which may be virtual; by ours where
+// no server is asked, or none answers.
+func (c *cli) present() time.Time {
+	if !c.offline {
+		ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+		defer cancel()
+		if r, err := c.dial(nil); err == nil {
+			if now, err := r.ServerTime(ctx); err == nil {
+				return now.Truncate(time.Millisecond)
+			}
+		}
+		c.offline = true // what the command wants of the server will fail, and say why
+	}
+	return c.now()
 }
 
 // bearer finds the token: flag, file, environment.
@@ -96,24 +104,19 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// courier adds the token to requests and tells how much of them has been sent.
-type courier struct {
+// watcher tells how much of each request has been sent.
+type watcher struct {
 	next  http.RoundTripper
-	token string
 	watch func(sent int64)
 }
 
 // RoundTrip sends one request.
-func (t courier) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("User-Agent", "nolactl/"+buildVersion())
-	if t.token != "" {
-		r.Header.Set("Authorization", "Bearer "+t.token)
+func (w watcher) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		r = r.Clone(r.Context())
+		r.Body = &watched{ReadCloser: r.Body, watch: w.watch}
 	}
-	if t.watch != nil && r.Body != nil {
-		r.Body = &watched{ReadCloser: r.Body, watch: t.watch}
-	}
-	return t.next.RoundTrip(r)
+	return w.next.RoundTrip(r)
 }
 
 type watched struct {

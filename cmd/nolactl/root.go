@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 )
 
 // Defaults of the global flags.
@@ -37,6 +38,9 @@ type cli struct {
 	timeout    time.Duration
 	timed      bool // --timeout was given
 	yes        bool
+
+	dialed  *client.Client // the server, once a command needs it
+	offline bool           // no server is asked, so that ours is the only clock
 }
 
 func (c *cli) rootCommand() *cobra.Command {
@@ -76,7 +80,7 @@ nolactl schedule create beep --target counter/alice --op inc --every 1s`)
 	root.AddCommand(
 		c.invokeCommand(), c.castCommand(), c.invocationCommand(),
 		c.actorCommand(), c.timerCommand(), c.logsCommand(), c.moduleCommand(), c.scheduleCommand(), c.calendarCommand(),
-		c.namespaceCommand(), c.nodeCommand(), c.shardCommand(), c.locateCommand(), c.timeCommand(),
+		c.namespaceCommand(), c.nodeCommand(), c.shardCommand(), c.locateCommand(), c.timeCommand(), c.backupCommand(),
 		c.versionCommand(), c.completionCommand(),
 	)
 	root.InitDefaultHelpCmd()

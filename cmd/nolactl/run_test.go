@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -125,6 +131,8 @@ func TestExamples(t *testing.T) {
 func TestGolden(t *testing.T) {
 	for name, line := range map[string]string{
 		"actor-describe":      "actor describe counter/alice",
+		"backup-create":       "backup create",
+		"backup-list":         "backup list",
 		"actor-list":          "actor list",
 		"actor-list-json":     "actor list -o json",
 		"actor-list-limit":    "actor list --limit 1",
@@ -239,11 +247,12 @@ func TestExitCodes(t *testing.T) {
 		"unauthenticated":      {line: "actor list", refuse: wire(connect.CodeUnauthenticated, "UNAUTHENTICATED"), code: exitDenied, want: "--token-file"},
 		"permission denied":    {line: "actor list", refuse: wire(connect.CodePermissionDenied, "PERMISSION_DENIED"), code: exitDenied, want: "PERMISSION_DENIED"},
 		"not reachable":        {line: "actor list", server: closed, code: exitUnavailable, want: "nolad dev"},
-		"shard moving":         {line: "invoke counter/a inc", refuse: retryable(wire(connect.CodeUnavailable, "SHARD_MOVING"), time.Second), code: exitUnavailable, want: "try again after 1s"},
-		"mailbox full":         {line: "invoke counter/a inc", refuse: retryable(wire(connect.CodeResourceExhausted, "MAILBOX_FULL"), 50*time.Millisecond), code: exitUnavailable, want: "try again after 50ms"},
+		"shard moving":         {line: "invoke counter/a inc --timeout 900ms", refuse: retryable(wire(connect.CodeUnavailable, "SHARD_MOVING"), time.Second), code: exitUnavailable, want: "try again after 1s"},
+		"mailbox full":         {line: "cast counter/a inc --timeout 900ms", refuse: retryable(wire(connect.CodeResourceExhausted, "MAILBOX_FULL"), 1500*time.Millisecond), code: exitUnavailable, want: "try again after 1.5s"},
 		"limit":                {line: "invoke counter/a inc", refuse: wire(connect.CodeResourceExhausted, "CPU_BUDGET"), code: exitFailure, want: "CPU_BUDGET"},
 		"deadline":             {line: "invoke counter/a inc", refuse: wire(connect.CodeDeadlineExceeded, "DEADLINE_EXCEEDED"), code: exitFailure, want: "DEADLINE_EXCEEDED"},
-		"unknown, keyed":       {line: "invoke counter/a inc --key k1", refuse: wire(connect.CodeUnavailable, "OUTCOME_UNKNOWN"), code: exitUnavailable, want: "nolactl invocation get counter/a --key k1"},
+		"unknown, keyed":       {line: "invoke counter/a inc --key k1 --timeout 200ms", refuse: wire(connect.CodeUnavailable, "OUTCOME_UNKNOWN"), code: exitUnavailable, want: "nolactl invocation get counter/a --key k1"},
+		"backup exists":        {line: "backup create old", code: exitConflict, want: "ALREADY_EXISTS"},
 		"already exists":       {line: "namespace create staging", code: exitConflict, want: "ALREADY_EXISTS"},
 		"module in use":        {line: "module delete counter --yes", code: exitConflict, want: "--force"},
 		"etag mismatch":        {line: "schedule set tick --every 2s", refuse: wire(connect.CodeAborted, "ETAG_MISMATCH"), code: exitConflict, want: "run the command again"},
@@ -263,6 +272,33 @@ func TestExitCodes(t *testing.T) {
 			}
 			if res.code != exitOK && (!strings.HasPrefix(res.err, "error: ") || res.out != "") {
 				t.Errorf("nolactl %s: want `error: …` on standard error alone, got %q and on standard output %q", tt.line, res.err, res.out)
+			}
+		})
+	}
+}
+
+// TestStrangers: what answers but is no NOLA server, or not in the way that was
+// asked for, is told apart from a server that may have done the work.
+func TestStrangers(t *testing.T) {
+	web := http.NotFoundHandler()
+	plain, secure := httptest.NewServer(web), httptest.NewUnstartedServer(web)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	https := func(url string) string { return "https" + strings.TrimPrefix(url, "http") }
+	for name, tt := range map[string]struct{ server, want string }{
+		"HTTP/1 only":         {plain.URL, "HTTP/2"},
+		"no TLS":              {https(plain.URL), "does not speak TLS"},
+		"unknown authority":   {secure.URL, "SSL_CERT_FILE"},
+		"TLS asked as plain":  {"http" + strings.TrimPrefix(secure.URL, "https"), "http:// or https://"},
+		"nobody":              {"http://127.0.0.1:1", "nolad dev"},
+		"more than an origin": {plain.URL + "/?x=1", "scheme, a host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res := session{server: tt.server}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
+			if res.code != exitUnavailable && res.code != exitUsage || !strings.Contains(res.err, tt.want) {
+				t.Errorf("code %d, want a refusal with %q in\n%s", res.code, tt.want, res.err)
 			}
 		})
 	}
@@ -296,6 +332,28 @@ func TestHintNamesWhatIsKnown(t *testing.T) {
 	}
 }
 
+// TestHintsNameNoPlaceholder: what a hint tells to type holds names, where the
+// error tells them, and no word that stands for one.
+func TestHintsNameNoPlaceholder(t *testing.T) {
+	told := map[string]string{"module": "clock", "namespace": "ops", "calendar": "bank", "schedules": "nightly\ntick"}
+	for _, reason := range []nola.Reason{
+		nola.ReasonModuleNotFound, nola.ReasonVersionNotFound, nola.ReasonActorNotFound, nola.ReasonScheduleNotFound, nola.ReasonCalendarNotFound,
+		nola.ReasonCalendarInUse, nola.ReasonNamespaceNotFound, nola.ReasonOperationNotFound, nola.ReasonETagMismatch, nola.ReasonModuleInUse,
+		nola.ReasonGuestTrap, nola.ReasonAlreadyExists, nola.ReasonKeyReused,
+	} {
+		for _, meta := range []map[string]string{told, nil} {
+			c := &cli{namespace: "ops", namespaced: true}
+			hint := c.hint(reason, meta)
+			if regexp.MustCompile(`\b(NAME|ID|TYPE)\b`).MatchString(strings.ReplaceAll(hint, "--name", "")) {
+				t.Errorf("%s, told %v: the hint %q has a placeholder in it", reason, meta, hint)
+			}
+			if strings.Contains(hint, "module list") && !strings.Contains(hint, "-n ops") {
+				t.Errorf("%s: the hint %q leads into another namespace", reason, hint)
+			}
+		}
+	}
+}
+
 func TestReplyIsWrittenAsItIs(t *testing.T) {
 	_, url := newFake(t)
 	for name, tt := range map[string]struct {
@@ -315,6 +373,52 @@ func TestReplyIsWrittenAsItIs(t *testing.T) {
 				t.Errorf("wrote %q with code %d, want %q\n%s", res.out, res.code, tt.want, res.err)
 			}
 		})
+	}
+}
+
+// TestALostAnswerIsAskedForAgain: a call whose answer got lost is repeated under
+// its key, so that it takes effect once; and a server that is not there is
+// reported without a retry.
+func TestALostAnswerIsAskedForAgain(t *testing.T) {
+	f, url := newFake(t)
+	f.lose = 1
+	res := session{server: url}.run(t, "invoke", "counter/alice", "inc")
+	if res.out != "8" || res.err != "" || res.code != exitOK {
+		t.Errorf("code %d, reply %q, want the 8 of the only increment\n%s", res.code, res.out, res.err)
+	}
+	if len(f.keyed) != 2 || f.keyed[0] != f.keyed[1] {
+		t.Errorf("the call came with the keys %q, want one key twice", f.keyed)
+	}
+	f.lose = 1 << 20
+	res = session{server: url}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
+	if res.code != exitUnavailable || !strings.Contains(res.err, "OUTCOME_UNKNOWN") || !strings.Contains(res.err, "--key") {
+		t.Errorf("all answers lost: code %d, want %d with OUTCOME_UNKNOWN and a hint at --key\n%s", res.code, exitUnavailable, res.err)
+	}
+}
+
+// TestTimesGoByTheServersClock: what counts from now, and how far off a time is,
+// goes by the server's clock, which may be virtual; offline by ours.
+func TestTimesGoByTheServersClock(t *testing.T) {
+	f, url := newFake(t)
+	f.time = start.Add(100 * 24 * time.Hour)
+	s := session{server: url}
+	if res := s.run(t, "schedule", "pause", "tick", "--until", "+2h"); res.code != exitOK {
+		t.Fatalf("code %d\n%s", res.code, res.err)
+	}
+	if until := f.schedules["default/tick"].GetState().GetPausedUntil().AsTime(); until.Sub(f.time) < 2*time.Hour || until.Sub(f.time) > 2*time.Hour+time.Minute {
+		t.Errorf("paused until %s, want 2 h after the server's %s", until, f.time)
+	}
+	if res := s.run(t, "namespace", "get", "staging"); !strings.Contains(res.out, "(100d ago)") {
+		t.Errorf("what was changed an hour before %s is shown at %s as\n%s", start, f.time, res.out)
+	}
+	res := s.run(t, "schedule", "next", "@daily", "--after", "+24h", "--count", "1")
+	if want := start.Add(24 * time.Hour).Format("2006-01"); !strings.HasPrefix(strings.Split(res.out, "\n")[1], want) {
+		t.Errorf("offline, the next day is\n%swant one of %s", res.out, want)
+	}
+	for _, shown := range []string{"2026-11-24 13:00:00+01:00", "2026-11-24 12:00:00Z", "2026-11-24 12:00:00.250Z"} {
+		if res := s.run(t, "cast", "counter/alice", "inc", "--at", shown); res.code != exitOK {
+			t.Errorf("a time as it is shown, %q, is refused:\n%s", shown, res.err)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -115,7 +116,7 @@ func (c *cli) createSchedule(ctx context.Context, s *nolav1.Schedule, requestID 
 		return err
 	}
 	req := &nolav1.CreateScheduleRequest{Schedule: s, RequestId: requestIDOr(requestID)}
-	res, err := ask(ctx, c.timeout, r.schedules.CreateSchedule, req)
+	res, err := ask(ctx, c.timeout, r.Schedules.CreateSchedule, req)
 	if err != nil {
 		return hinted{err, map[nola.Reason]string{
 			nola.ReasonAlreadyExists:  fmt.Sprintf("change it with `nolactl schedule set %s`, or choose another id", quote(s.ScheduleId)),
@@ -166,7 +167,7 @@ func (c *cli) previewSchedule(ctx context.Context, s *nolav1.Schedule) error {
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.schedules.PreviewSchedule, &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, ScheduleId: s.ScheduleId, Count: previewCount})
+	res, err := ask(ctx, c.timeout, r.Schedules.PreviewSchedule, &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, ScheduleId: s.ScheduleId, Count: previewCount})
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (c *cli) listSchedules(ctx context.Context, req *nolav1.ListSchedulesReques
 	}
 	return c.scheduleListing(func(size int32, token string) ([]*nolav1.Schedule, string, error) {
 		req.PageSize, req.PageToken = size, token
-		res, err := ask(ctx, c.timeout, r.schedules.ListSchedules, req)
+		res, err := ask(ctx, c.timeout, r.Schedules.ListSchedules, req)
 		return res.GetSchedules(), res.GetNextPageToken(), err
 	}).print(c, limit)
 }
@@ -238,8 +239,8 @@ func outcomeText(o *nolav1.Occurrence) string {
 	return s
 }
 
-func (c *cli) getSchedule(ctx context.Context, r *remote, id string) (*nolav1.Schedule, error) {
-	res, err := ask(ctx, c.timeout, r.schedules.GetSchedule, &nolav1.GetScheduleRequest{Namespace: c.namespace, ScheduleId: id})
+func (c *cli) getSchedule(ctx context.Context, r *client.Client, id string) (*nolav1.Schedule, error) {
+	res, err := ask(ctx, c.timeout, r.Schedules.GetSchedule, &nolav1.GetScheduleRequest{Namespace: c.namespace, ScheduleId: id})
 	return res.GetSchedule(), err
 }
 
@@ -317,6 +318,16 @@ func (c *cli) describeSchedule(s *nolav1.Schedule) error {
 	}
 	if n := info.GetDeadLetters(); n > 0 {
 		d.fact("Dead letters", fmt.Sprintf("%d, see `nolactl schedule letters %s`", n, quote(s.ScheduleId)))
+	}
+	if carry := info.GetCarry(); carry.GetResultTime() != nil {
+		text := fmt.Sprintf("%s (%s)", brief(carry.Result), bytesOf(len(carry.Result)))
+		if carry.ResultTooLong {
+			text = "too long to be kept"
+		}
+		d.fact("Last result", text+", of "+c.when(carry.ResultTime))
+	}
+	if carry := info.GetCarry(); carry.GetErrorTime() != nil {
+		d.fact("Last failure", oneLine(carry.Error)+", of "+c.when(carry.ErrorTime))
 	}
 	for i, o := range info.GetRunning() {
 		d.fact(onlyFirst(i, "Running"), "since "+c.when(o.StartTime))
@@ -405,8 +416,8 @@ nolactl schedule set nightly --tz Europe/Lisbon --label owner- --label team=core
 	return cmd
 }
 
-func (c *cli) updateSchedule(ctx context.Context, r *remote, s *nolav1.Schedule, mask []string) error {
-	res, err := ask(ctx, c.timeout, r.schedules.UpdateSchedule, updateRequest(s, mask, s.Etag))
+func (c *cli) updateSchedule(ctx context.Context, r *client.Client, s *nolav1.Schedule, mask []string) error {
+	res, err := ask(ctx, c.timeout, r.Schedules.UpdateSchedule, updateRequest(s, mask, s.Etag))
 	if err != nil {
 		return err
 	}
@@ -439,9 +450,9 @@ nolactl schedule pause --type counter --note 'database maintenance' --yes`,
 				return err
 			}
 			if id == "" {
-				return many.run(c, cmd, func(ctx context.Context, r *remote, s *nolav1.Schedule) (*nolav1.Schedule, error) {
+				return many.run(c, cmd, func(ctx context.Context, r *client.Client, s *nolav1.Schedule) (*nolav1.Schedule, error) {
 					req := &nolav1.PauseScheduleRequest{Namespace: c.namespace, ScheduleId: s.ScheduleId, Note: note, Until: end}
-					res, err := ask(ctx, c.timeout, r.schedules.PauseSchedule, req)
+					res, err := ask(ctx, c.timeout, r.Schedules.PauseSchedule, req)
 					return res.GetSchedule(), err
 				})
 			}
@@ -450,7 +461,7 @@ nolactl schedule pause --type counter --note 'database maintenance' --yes`,
 				return err
 			}
 			req := &nolav1.PauseScheduleRequest{Namespace: c.namespace, ScheduleId: id, Note: note, Until: end}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.PauseSchedule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.PauseSchedule, req)
 			if err != nil {
 				return err
 			}
@@ -480,9 +491,9 @@ nolactl schedule unpause --paused --label owner=ops --yes`,
 				return err
 			}
 			if id == "" {
-				return many.run(c, cmd, func(ctx context.Context, r *remote, s *nolav1.Schedule) (*nolav1.Schedule, error) {
+				return many.run(c, cmd, func(ctx context.Context, r *client.Client, s *nolav1.Schedule) (*nolav1.Schedule, error) {
 					req := &nolav1.UnpauseScheduleRequest{Namespace: c.namespace, ScheduleId: s.ScheduleId, Note: note}
-					res, err := ask(ctx, c.timeout, r.schedules.UnpauseSchedule, req)
+					res, err := ask(ctx, c.timeout, r.Schedules.UnpauseSchedule, req)
 					return res.GetSchedule(), err
 				})
 			}
@@ -491,7 +502,7 @@ nolactl schedule unpause --paused --label owner=ops --yes`,
 				return err
 			}
 			req := &nolav1.UnpauseScheduleRequest{Namespace: c.namespace, ScheduleId: id, Note: note}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.UnpauseSchedule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.UnpauseSchedule, req)
 			if err != nil {
 				return err
 			}
@@ -525,7 +536,7 @@ nolactl schedule trigger nightly --payload '{"by":3}' --overlap allow-all --requ
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.TriggerSchedule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.TriggerSchedule, req)
 			if err != nil {
 				return hinted{err, map[nola.Reason]string{
 					nola.ReasonOutcomeUnknown: "repeat it with --request-id " + req.RequestId + ": it fires once",
@@ -571,7 +582,7 @@ func (c *cli) scheduleHistory(ctx context.Context, id string, limit int) error {
 		wrap: func(all []*nolav1.Occurrence) proto.Message { return &nolav1.ListOccurrencesResponse{Occurrences: all} },
 		fetch: func(size int32, token string) ([]*nolav1.Occurrence, string, error) {
 			req := &nolav1.ListOccurrencesRequest{Namespace: c.namespace, ScheduleId: id, PageSize: size, PageToken: token}
-			res, err := ask(ctx, c.timeout, r.schedules.ListOccurrences, req)
+			res, err := ask(ctx, c.timeout, r.Schedules.ListOccurrences, req)
 			return res.GetOccurrences(), res.GetNextPageToken(), err
 		},
 	}.print(c, limit)
@@ -616,9 +627,9 @@ nolactl schedule delete --label owner=ops --yes`,
 				return err
 			}
 			if id == "" {
-				return many.run(c, cmd, func(ctx context.Context, r *remote, s *nolav1.Schedule) (*nolav1.Schedule, error) {
+				return many.run(c, cmd, func(ctx context.Context, r *client.Client, s *nolav1.Schedule) (*nolav1.Schedule, error) {
 					req := &nolav1.DeleteScheduleRequest{Namespace: c.namespace, ScheduleId: s.ScheduleId, Etag: s.Etag}
-					_, err := ask(ctx, c.timeout, r.schedules.DeleteSchedule, req)
+					_, err := ask(ctx, c.timeout, r.Schedules.DeleteSchedule, req)
 					return s, err
 				})
 			}
@@ -630,7 +641,7 @@ nolactl schedule delete --label owner=ops --yes`,
 				return err
 			}
 			req := &nolav1.DeleteScheduleRequest{Namespace: c.namespace, ScheduleId: id}
-			res, err := ask(cmd.Context(), c.timeout, r.schedules.DeleteSchedule, req)
+			res, err := ask(cmd.Context(), c.timeout, r.Schedules.DeleteSchedule, req)
 			if err != nil {
 				return err
 			}

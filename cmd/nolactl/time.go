@@ -26,7 +26,7 @@ nolactl time now -o json`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.cluster.GetCluster, &nolav1.GetClusterRequest{})
+			res, err := ask(cmd.Context(), c.timeout, r.Cluster.GetCluster, &nolav1.GetClusterRequest{})
 			if err != nil {
 				return err
 			}
@@ -60,7 +60,7 @@ nolactl time advance 2099-01-01T00:00:00Z`,
 				return err
 			}
 			for {
-				res, err := ask(cmd.Context(), c.timeout, r.cluster.AdvanceTime, req)
+				res, err := ask(cmd.Context(), c.timeout, r.Cluster.AdvanceTime, req)
 				if err != nil {
 					return err
 				}

@@ -75,7 +75,7 @@ func (c *cli) setTimer(ctx context.Context, args []string, f timerFlags) error {
 	if err != nil {
 		return err
 	}
-	res, err := ask(ctx, c.timeout, r.actors.SetTimer, req)
+	res, err := ask(ctx, c.timeout, r.Actors.SetTimer, req)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ nolactl timer cancel counter/alice report --reminder`,
 			if err != nil {
 				return err
 			}
-			res, err := ask(cmd.Context(), c.timeout, r.actors.CancelTimer, &nolav1.CancelTimerRequest{Actor: ref, Name: args[1], Reminder: reminder})
+			res, err := ask(cmd.Context(), c.timeout, r.Actors.CancelTimer, &nolav1.CancelTimerRequest{Actor: ref, Name: args[1], Reminder: reminder})
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,8 @@ func backupCommand() *cobra.Command {
 		Long: `Copy the store of a stopped server into a new directory.
 
 The copy is consistent and shares files with the store where the file system
-allows it, so it is quick. "nolad restore" makes a store of it.`,
+allows it, so it is quick. "nolad restore" makes a store of it. While a server works
+on the store, use "nolactl backup create".`,
 		Example: `nolad backup --data-dir /var/lib/nola /backup/nola-monday
 nolad backup ./nola-backup`,
 		Args: cobra.ExactArgs(1),
@@ -34,6 +35,9 @@ nolad backup ./nola-backup`,
 				return fmt.Errorf("no store to back up in %s: %w", dataDir, err)
 			}
 			store, err := pebblestore.Open(dataDir, pebblestore.Options{})
+			if errors.Is(err, pebblestore.ErrInUse) {
+				return fmt.Errorf("%w; a server that runs is backed up with `nolactl backup create`", err)
+			}
 			if err != nil {
 				return err
 			}

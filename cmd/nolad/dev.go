@@ -46,6 +46,7 @@ type dev struct {
 	listen    string
 	dataDir   string
 	ephemeral bool
+	backupDir string
 	modules   string
 	demo      bool
 	logLevel  string
@@ -83,6 +84,7 @@ nolad dev --ephemeral --listen 127.0.0.1:0 --modules ./bin/modules`,
 	f := c.Flags()
 	f.StringVar(&d.listen, "listen", listenDefault, "loopback address to serve on, HOST:PORT; port 0 takes a free one")
 	f.StringVar(&d.dataDir, "data-dir", dataDirDefault, "directory that keeps everything")
+	f.StringVar(&d.backupDir, "backup-dir", "", "directory for backups (default: that of --data-dir with -backups behind)")
 	f.BoolVar(&d.ephemeral, "ephemeral", false, "keep everything in memory")
 	f.StringVar(&d.modules, "modules", "", "directory of modules to push (default: \"modules\" beside this program, if it exists)")
 	f.BoolVar(&d.demo, "demo", true, "give a fresh data directory the schedule \"demo\"")
@@ -94,7 +96,8 @@ nolad dev --ephemeral --listen 127.0.0.1:0 --modules ./bin/modules`,
 
 // config is the server's configuration.
 func (d *dev) config() (config, error) {
-	c := config{Listen: d.listen, AdminListen: d.admin, DataDir: d.dataDir, Log: logConfig{Level: d.logLevel}}.withDefaults()
+	c := config{Listen: d.listen, AdminListen: d.admin, DataDir: d.dataDir, BackupDir: d.backupDir, Log: logConfig{Level: d.logLevel}}.withDefaults()
+	setDefault(&c.BackupDir, filepath.Clean(c.DataDir)+"-backups")
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !isLoopback(host) {
 		return c, usageError{fmt.Errorf("nolad dev serves this machine alone, and %s can be reached by others: listen on 127.0.0.1, or use nolad serve", c.Listen)}
 	}

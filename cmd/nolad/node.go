@@ -16,6 +16,7 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/cqlstore"
 	"github.com/nolaproject/nola/persistence/memstore"
 	"github.com/nolaproject/nola/persistence/pebblestore"
 	"github.com/nolaproject/nola/server"
@@ -78,6 +79,8 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 			err = errors.Join(err, undo[i]())
 		}
 	}()
+	memory := memoryLimit()
+	cfg.Limits = cfg.Limits.withMemory(memory)
 	r = &running{cfg: cfg, log: log, failed: make(chan error, 2), ballast: newBallast()}
 	var conf *tls.Config
 	if cfg.TLSCert != "" {
@@ -106,7 +109,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 		}
 		undo = append(undo, adminListener.Close)
 	}
-	if r.store, err = openStore(cfg, log); err != nil {
+	advertised := cfg.Advertise
+	if advertised == "" {
+		advertised = r.address.String()
+	}
+	if r.store, err = openStore(ctx, cfg, advertised, log); err != nil {
 		return nil, err
 	}
 	undo = append(undo, r.store.Close)
@@ -123,12 +130,14 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 		return nil, err
 	}
 	undo = append(undo, r.guest.Close)
-	advertised := cfg.Advertise
-	if advertised == "" {
-		advertised = r.address.String()
+	backups := cfg.BackupDir
+	if backups != "" {
+		if backups, err = filepath.Abs(backups); err != nil {
+			return nil, err
+		}
 	}
 	r.Node, err = server.OpenNode(ctx, server.NodeConfig{
-		Store: r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised,
+		Store: r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
 		Tokens: tokens, AllowedOrigins: cfg.AllowedOrigins, Virtual: cfg.clock, Logger: log,
 		Shards: shard.Config{
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,
@@ -141,6 +150,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	}
 	requests, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	r.serving.Go(func() { keepBudget(requests, memory) })
 	r.public = server.HTTPServer(requests, r.Handler(), conf, log)
 	r.serve(r.public, listener)
 	if adminListener != nil {
@@ -150,9 +160,17 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	return r, nil
 }
 
-func openStore(cfg config, log *slog.Logger) (persistence.Store, error) {
-	if cfg.Store == storePebble {
+func openStore(ctx context.Context, cfg config, address string, log *slog.Logger) (persistence.Store, error) {
+	switch cfg.Store {
+	case storePebble:
 		return pebblestore.Open(cfg.DataDir, pebblestore.Options{Shards: cfg.Shards, CacheBytes: cfg.Limits.CacheBytes, Log: log})
+	case storeCQL:
+		c, err := cfg.CQL.store(cfg.Shards, address, log)
+		if err != nil {
+			return nil, err
+		}
+		c.CacheBytes = cfg.Limits.CacheBytes
+		return cqlstore.Open(ctx, c)
 	}
 	fresh := persistence.ClusterInfo{Shards: cfg.Shards}
 	setDefault(&fresh.Shards, pebblestore.ShardsDefault)

@@ -23,6 +23,7 @@ others can reach needs TLS and a token file, unless --insecure is given.
   advertise: nola-1.example.com:7466
   admin_listen: 127.0.0.1:7467        # /metrics, /debug/pprof, /healthz, /readyz
   data_dir: /var/lib/nola
+  backup_dir: /var/backups/nola       # where nolactl backup create may write
   tls_cert: /etc/nola/tls.crt         # read again when it changes
   tls_key: /etc/nola/tls.key
   token_file: /etc/nola/tokens        # one NAME:TOKEN a line
@@ -30,6 +31,17 @@ others can reach needs TLS and a token file, unless --insecure is given.
   drain_timeout: 30s
   log: {level: info, format: json}
   limits: {calls: 65536, call_bytes: 268435456, instance_bytes: 1073741824}
+
+With store cql everything durable lies in a Cassandra or ScyllaDB cluster, whose
+tables "nolad schema setup" has made:
+
+  store: cql
+  cql:
+    hosts: [db1:9042, db2:9042]
+    username: nola
+    password_file: /etc/nola/cql-password
+    tls: true
+    node_name: nola-1                 # the one that takes its place has the same
 
 SIGTERM makes it take nothing more in, finish what it has, and end with 0; a
 second one ends it at once.`,
@@ -42,8 +54,10 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 	f.StringVar(&set.Listen, "listen", listenDefault, "address to serve clients on, HOST:PORT")
 	f.StringVar(&set.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
 	f.StringVar(&set.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
-	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble")
+	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble or cql")
 	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
+	f.StringVar(&set.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
+	set.CQL.flags(f)
 	f.IntVar(&set.Shards, "shards", 0, "number of shards of a new store (default 256)")
 	f.StringVar(&set.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
 	f.StringVar(&set.TLSKey, "tls-key", "", "file with its key (PEM)")
@@ -70,7 +84,7 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 		if err != nil {
 			return err
 		}
-		log.Info("serving", "url", r.url(), "data_dir", cfg.DataDir, "version", buildVersion(), "tls", r.secure, "tokens", cfg.TokenFile != "", "admin", cfg.AdminListen)
+		log.Info("serving", "url", r.url(), "store", cfg.Store, "data_dir", cfg.DataDir, "version", buildVersion(), "tls", r.secure, "tokens", cfg.TokenFile != "", "admin", cfg.AdminListen)
 		failed := r.wait(cmd.Context())
 		log.Info("stopping")
 		if err := errors.Join(failed, r.stop()); err != nil {
@@ -90,6 +104,7 @@ func (c config) over(flags *pflag.FlagSet, set config) config {
 		"admin-listen":   func() { c.AdminListen = set.AdminListen },
 		"store":          func() { c.Store = set.Store },
 		"data-dir":       func() { c.DataDir = set.DataDir },
+		"backup-dir":     func() { c.BackupDir = set.BackupDir },
 		"shards":         func() { c.Shards = set.Shards },
 		"tls-cert":       func() { c.TLSCert = set.TLSCert },
 		"tls-key":        func() { c.TLSKey = set.TLSKey },
@@ -105,5 +120,6 @@ func (c config) over(flags *pflag.FlagSet, set config) config {
 			apply()
 		}
 	})
+	c.CQL = c.CQL.over(flags, set.CQL)
 	return c
 }

@@ -3,5 +3,5 @@
 //
 // A [Disk] is what survives: a store that is opened on it finds what the one
 // before it has committed, and ends that one, whose calls answer
-// persistence.ErrClosed from then on.
+// persistence.ErrClosed from then on. Those that join it work side by side.
 package memstore

@@ -1,10 +1,13 @@
 package memstore
 
 import (
+	"context"
+	"slices"
 	"sync"
 
 	"github.com/tidwall/btree"
 
+	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 )
 
@@ -15,6 +18,7 @@ type Disk struct {
 	mu     sync.RWMutex // guards the fields below
 	rows   *btree.BTreeG[row]
 	newest *view
+	shared *persistence.Sorted // of those who joined; nil if nobody did
 }
 
 type row struct {
@@ -35,7 +39,7 @@ type Store struct{ *persistence.Sorted }
 func (d *Disk) Open() (*Store, error) {
 	v := &view{disk: d}
 	d.mu.Lock()
-	d.newest = v
+	d.newest, d.shared = v, nil
 	d.mu.Unlock()
 	sorted, err := persistence.OpenSorted(v, d.fresh)
 	if err != nil {
@@ -46,6 +50,61 @@ func (d *Disk) Open() (*Store, error) {
 
 // New opens a store on a disk of its own.
 func New(fresh persistence.ClusterInfo) (*Store, error) { return NewDisk(fresh).Open() }
+
+// Member is one of several stores at work on a disk at once, as those of the nodes
+// of a cluster: a shard belongs to the member that acquired it last, and the others'
+// batches are fenced.
+type Member struct {
+	*persistence.Sorted
+	mu     sync.RWMutex // held to read while a call is under way that moves heads
+	closed bool
+}
+
+// Join adds a store to those that joined before. One that was opened on the disk
+// is closed.
+func (d *Disk) Join() (*Member, error) {
+	d.mu.Lock()
+	shared := d.shared
+	d.mu.Unlock()
+	if shared == nil {
+		store, err := d.Open()
+		if err != nil {
+			return nil, err
+		}
+		d.mu.Lock()
+		d.shared, shared = store.Sorted, store.Sorted
+		d.mu.Unlock()
+	}
+	return &Member{Sorted: shared}, nil
+}
+
+// Acquire implements persistence.Store.
+func (m *Member) Acquire(ctx context.Context, shards []nola.ShardID) ([]persistence.Head, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return nil, persistence.ErrClosed
+	}
+	return m.Sorted.Acquire(ctx, shards)
+}
+
+// Commit implements persistence.Store.
+func (m *Member) Commit(batches []*persistence.Batch) []error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return slices.Repeat([]error{persistence.ErrClosed}, len(batches))
+	}
+	return m.Sorted.Commit(batches)
+}
+
+// Close implements persistence.Store. The other members go on.
+func (m *Member) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
 
 // view is a disk as one store sees it: until the next one is opened.
 type view struct{ disk *Disk }

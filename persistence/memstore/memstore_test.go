@@ -45,3 +45,49 @@ func TestOpenEndsTheStoreBefore(t *testing.T) {
 		t.Errorf("commit on the store before: %v", err)
 	}
 }
+
+func TestMembersShareADisk(t *testing.T) {
+	disk := memstore.NewDisk(facts)
+	var members []*memstore.Member
+	for range 2 {
+		m, err := disk.Join()
+		if err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, m)
+	}
+	acquire := func(m *memstore.Member) persistence.Head {
+		t.Helper()
+		heads, err := m.Acquire(t.Context(), []nola.ShardID{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return heads[0]
+	}
+	commit := func(m *memstore.Member, head persistence.Head) error {
+		b := new(persistence.Batch)
+		b.Reset(1, head.Epoch, head.Seq+1)
+		return m.Commit([]*persistence.Batch{b})[0]
+	}
+	first := acquire(members[0])
+	if err := commit(members[0], first); err != nil {
+		t.Fatal(err)
+	}
+	second := acquire(members[1])
+	if second.Epoch != first.Epoch+1 || second.Seq != first.Seq+1 {
+		t.Errorf("acquired at epoch %d, seq %d after epoch %d, seq %d and a commit", second.Epoch, second.Seq, first.Epoch, first.Seq)
+	}
+	first.Seq++
+	if err := commit(members[0], first); !errors.Is(err, persistence.ErrFenced) {
+		t.Errorf("commit of the member before: %v", err)
+	}
+	if err := members[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := commit(members[0], second); !errors.Is(err, persistence.ErrClosed) {
+		t.Errorf("commit of a closed member: %v", err)
+	}
+	if err := commit(members[1], second); err != nil {
+		t.Errorf("commit after another member was closed: %v", err)
+	}
+}

@@ -81,6 +81,17 @@ func Deferred() persistence.DeferredRecord {
 	}
 }
 
+// Memory has every field set.
+func Memory() *nola.Memory {
+	m := &nola.Memory{
+		MemoryHead: nola.MemoryHead{Image: [32]byte{1, 31: 2}, Version: 3, Bytes: 1 << 17, Clock: 1_800_000_000_000_000_001, Globals: []byte{0, 1}},
+		Inline:     true,
+	}
+	m.Set(7, []byte{1, 2, 3})
+	m.Set(258, []byte{0})
+	return m
+}
+
 // Records are examples of every kind of record that belongs to an actor or a
 // shard, with all fields set.
 func Records() []Record {
@@ -89,7 +100,7 @@ func Records() []Record {
 	nestedKey := nola.Key{Session: nola.SessionID{3}, Seq: 2, FirstAttempt: at(0, 0), Nested: true}
 	session, nested, user := success, failure(), failure()
 	session.Seq, nested.Seq = sessionKey.Seq, nestedKey.Seq
-	meta := persistence.Meta{Created: at(0, 5), Incarnation: 77, InitPayload: []byte("init")}
+	meta := persistence.Meta{Created: at(0, 5), Incarnation: 77, InitPayload: []byte("init"), KeepsMemory: true}
 	timer := persistence.TimerRecord{Name: "wake", Operation: "ring", Due: at(9, 1)}
 	due := persistence.DueRow{Due: at(9, 1), Target: Actor, Kind: persistence.DueTimer, Name: "wake", Invocation: Invocation()}
 	expiry := persistence.DueRow{Due: at(10, 0), Target: Actor, Kind: persistence.DueKeyExpiry}
@@ -100,6 +111,8 @@ func Records() []Record {
 	floors := persistence.Floors{Sessions: at(1, 0), Nested: at(2, 0), Outcomes: at(3, 0)}
 	deferred := Deferred()
 	waits := persistence.OutcomeRecord{ID: id(6), Target: Actor, Time: at(7, 0), State: persistence.StatePending, Attempts: 1, Deferred: deferred.Token}
+	inline, spread := Memory(), Memory()
+	spread.Inline = false
 	schedule, progress := Schedule(), Progress()
 	reminder := nola.Schedule{Namespace: "shop", ID: "tick", Target: Actor, Operation: "tick", Reminder: true}
 	occurrence := nola.Occurrence{
@@ -118,6 +131,16 @@ func Records() []Record {
 			func(r persistence.Reader) (any, bool, error) { return three(r.State(Shard, Actor, "k\x00\xff")) },
 			[]byte{0, 1},
 		},
+		{"memory", func(b *persistence.Batch) {
+			b.PutMemory(Actor, inline) // which the rows replace
+			b.DeleteMemory(Actor)
+			b.PutMemory(Actor, spread)
+			for _, n := range spread.Numbers() {
+				b.PutMemoryPage(Actor, n, spread.Pages[n])
+			}
+			b.PutMemoryPage(Actor, 9, []byte{1})
+			b.DeleteMemoryPage(Actor, 9)
+		}, func(r persistence.Reader) (any, bool, error) { return three(r.Memory(Shard, Actor)) }, spread},
 		{
 			"timer", func(b *persistence.Batch) { b.PutTimer(Actor, timer) },
 			func(r persistence.Reader) (any, bool, error) { return three(r.Timer(Shard, Actor, "wake")) }, timer,

@@ -457,7 +457,7 @@ func testShards(t *testing.T, s *suite) {
 }
 
 func testDeleteActor(t *testing.T, s *suite) {
-	goes := []string{"meta", "state", "timer", "deferred", "schedule", "reminder", "occurrence"}
+	goes := []string{"meta", "state", "memory", "timer", "deferred", "schedule", "reminder", "occurrence"}
 	s.commit(Shard, func(b *persistence.Batch) {
 		for _, rec := range Records() {
 			rec.Write(b)
@@ -978,7 +978,7 @@ func testCatalogRecords(t *testing.T, s *suite) {
 			Namespace: "n", Name: "cart", Version: number, Digest: [32]byte{1, 31: 2}, Size: 77, Created: at(1, 0),
 			Manifest: nola.Manifest{
 				Mode: nola.ModeKV, Operations: []string{"a", "b"}, ReadonlyOperations: []string{"b"}, Env: map[string]string{"k": "v"}, Capabilities: []string{"kv"},
-				Limits: nola.Limits{MemoryBytes: 1, Steps: 2, TurnTimeout: 3, HostCalls: 4, LogBytes: 5, Casts: 6, ReplyBytes: 7, TableElements: 8, CallDepth: 9},
+				Limits: nola.Limits{MemoryBytes: 1, Steps: 2, TurnTimeout: 3, HostCalls: 4, LogBytes: 5, Casts: 6, ReplyBytes: 7, TableElements: 8, CallDepth: 9, MemoryInline: 10},
 			},
 		}
 		versions = append(versions, rec)

@@ -38,6 +38,9 @@ type Activation struct {
 	deferredCounted bool
 	awaited         int // of them with a caller that waits here
 
+	// memory is what the actor keeps of its instance's memory; nil if nothing.
+	memory *nola.Memory
+
 	keys         map[keyID]*keyEntry
 	userKeys     persistence.UserKeys
 	userKeysRead bool
@@ -75,6 +78,10 @@ func (a *Activation) Ref() nola.ActorRef { return a.ref }
 
 // InitPayload is what the actor was created with.
 func (a *Activation) InitPayload() []byte { return a.meta.InitPayload }
+
+// Memory is what the actor keeps of its memory, as all turns before left it; nil
+// if it keeps none. It may be read by the actor's turn while that runs.
+func (a *Activation) Memory() *nola.Memory { return a.memory }
 
 type cell struct {
 	value   []byte
@@ -163,6 +170,9 @@ type Call struct {
 	By     *Turn
 	Dep    nola.Seq
 	Result nola.Result
+	// Unwritten says that nothing was committed for the answer: it rests on what
+	// is in memory alone.
+	Unwritten bool
 
 	// Where it came from, if nobody waits for it.
 	origin origin
@@ -294,14 +304,16 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		return
 	}
 	delete(s.behind, a.ref)
-	a.exists, a.meta = l.Found, l.Meta
+	a.exists, a.meta, a.memory = l.Found, l.Meta, l.Memory
+	s.setBytes(a, 0)
 	a.userKeys, a.userKeysRead = l.UserKeys, true
 	if l.Last.Invocation != nil {
 		a.head, a.loaded, a.tail = l.First.Number, l.First.Number, l.Last.Number+1
 		a.total = l.Last.Total
 		a.headTotal = l.First.Total - castBytes(l.First.Invocation)
 	}
-	for _, in := range waiting {
+	for i, in := range waiting {
+		a.waiting = waiting[i+1:] // it stays for those
 		in.step(s, out)
 	}
 	s.runNext(a, out)
@@ -319,6 +331,10 @@ func (c *Call) step(s *Shard, out *Output) {
 		return
 	}
 	if !c.admitted && c.origin == fromCaller {
+		if s.leaving != nil && !c.Early {
+			s.refuse(&c.Ticket, errMoving(s.id), out)
+			return
+		}
 		if err := s.admit(s.acts[c.Inv.Target], c); err != nil {
 			s.refuse(&c.Ticket, err, out)
 			return
@@ -423,6 +439,9 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	if a.running || a.loading || a.deleting != 0 || s.fenced != nil || s.acts[a.ref] != a {
 		return
 	}
+	if s.leaving != nil && a.queue.head == nil {
+		return
+	}
 	if s.pending > s.limits.PendingBytesMax {
 		if !a.isStalled {
 			a.isStalled = true
@@ -438,6 +457,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	a.stopping = false
 	s.idle.remove(a)
 	a.running = true
+	s.turns++
 	if c.order != nil {
 		a.turn = Turn{Act: a, Number: a.number, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
 		out.Turns = append(out.Turns, &a.turn)
@@ -584,7 +604,12 @@ func (s *Shard) rest(a *Activation, out *Output) {
 	if a.head < a.tail || a.queue.n > 0 || len(a.keys) > 0 || a.awaited > 0 {
 		return
 	}
-	if a.stopping {
+	if a.Shell == nil && len(a.waiting) > 0 {
+		return // they are stepped next
+	}
+	// What never had a turn, because it was only asked for, holds nothing that is
+	// worth its memory.
+	if a.stopping || a.Shell == nil {
 		s.stop(a, out)
 		return
 	}
@@ -697,6 +722,7 @@ func (s *Shard) passivateIdle(out *Output) {
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 	s.idle.remove(a)
 	a.stopping = true
+	s.setBytes(a, 0) // they are as good as free
 	if a.Shell == nil || a.fresh {
 		s.stop(a, out)
 		return
@@ -707,6 +733,7 @@ func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 // shutdown has the guest of an idle activation told, and its instance ended.
 func (s *Shard) shutdown(a *Activation, reason string, out *Output) {
 	a.running = true
+	s.turns++
 	a.turn = Turn{Act: a, Number: a.number, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
 	out.Turns = append(out.Turns, &a.turn)
 }
@@ -716,13 +743,16 @@ func (s *Shard) stop(a *Activation, out *Output) {
 	if a.dep > s.committed || a.queue.n > 0 || a.head < a.tail || len(a.keys) > 0 || a.awaited > 0 {
 		return
 	}
+	a.memory = nil
 	s.setBytes(a, 0)
 	delete(s.acts, a.ref)
 	s.idle.remove(a)
 	out.Closed = append(out.Closed, a)
 }
 
+// setBytes notes that a's instance holds n bytes. What a keeps comes on top.
 func (s *Shard) setBytes(a *Activation, n int64) {
+	n += int64(a.memory.Size())
 	s.bytes += n - a.bytes
 	a.bytes = n
 }

@@ -29,8 +29,8 @@ type Control struct {
 }
 
 func (in *Control) step(s *Shard, out *Output) {
-	if s.fenced != nil {
-		s.refuse(&in.Ticket, s.fenced, out)
+	if err := s.shut(); err != nil {
+		s.refuse(&in.Ticket, err, out)
 		return
 	}
 	if in.Kind == Passivate && s.acts[in.Ref] == nil {
@@ -177,5 +177,6 @@ func (s *Shard) deleted(a *Activation) {
 	a.exists, a.meta = false, persistence.Meta{}
 	a.cells, a.cellBytes, a.timers, a.timersCounted = nil, 0, nil, false
 	a.reminders, a.deferred, a.deferredCounted = nil, nil, false
+	a.memory = nil
 	a.fresh = true
 }

@@ -69,6 +69,7 @@ func (s *Shard) postpone(t *Turn) {
 	if c.origin == fromCaller {
 		d.call = c
 		a.awaited++
+		s.awaited++
 	}
 	a.setDeferral(rec.Token, d)
 	a.deferredCount++
@@ -146,6 +147,7 @@ func (s *Shard) conclusion(a *Activation, d deferral, payload []byte, err error,
 		c = &Call{Inv: inv, Hash: rec.Hash}
 	} else {
 		a.awaited--
+		s.awaited--
 		s.release(c)
 	}
 	c.Result, c.Err = nola.Result{ID: inv.ID, Payload: payload}, err

@@ -45,6 +45,7 @@ type localDue struct {
 	call   *Call       // to be stepped in again
 	act    *Activation // whose backlog is to be read again
 	stream *outStream  // to be pumped again
+	sched  *schedule   // whose operations that were put off go on
 	row    persistence.DueRow
 	load   bool          // the due index itself
 	wake   nola.ActorRef // has a backlog from an earlier tenure
@@ -203,12 +204,15 @@ func (s *Shard) spillDue() {
 	d.after(d.pos.Due, &localDue{load: true})
 }
 
-// popDue brings about everything that is due. What becomes due by that waits for
-// the next tick, so that others come first.
+// popDue brings about what is due, so much at once. The rest waits for the next
+// tick, and so does what becomes due by that, so that others come first.
 func (s *Shard) popDue(out *Output) {
+	if s.leaving != nil {
+		return
+	}
 	d := &s.due
 	last := d.serial
-	for {
+	for range s.limits.DueAtOnce {
 		e := d.first(s.dueFull())
 		if e == nil || e.at.After(s.now) || e.serial > last {
 			break
@@ -244,6 +248,8 @@ func (s *Shard) popLocal(l *localDue, out *Output) {
 	case l.stream != nil:
 		l.stream.waiting = false
 		s.pump(l.stream, out)
+	case l.sched != nil:
+		s.goOn(l.sched, out)
 	case l.load:
 		// readDue looks anyway.
 	case !l.wake.IsZero():

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -124,5 +125,121 @@ func TestUnknownSpecRests(t *testing.T) {
 			}
 			todo = append(todo, l)
 		}
+	}
+}
+
+// TestATickBringsAboutSoMuch has many timers due at one instant. A tick that took
+// them all would keep callers out of the shard until the last one is under way.
+func TestATickBringsAboutSoMuch(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const count, atOnce = 300, 64
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
+	var out core.Output
+	rows := func(l *core.Load) {
+		for i := range count {
+			target := nola.ActorRef{Namespace: "default", Type: "t", ID: fmt.Sprint(i)}
+			l.Due = append(l.Due, persistence.DueRow{Due: now, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}})
+		}
+	}
+	loaded := 0
+	var step func(core.Input) int
+	step = func(in core.Input) (actors int) {
+		out.Reset()
+		s.Step(now, in, &out)
+		for _, l := range out.Loads {
+			if l.Kind == core.LoadDue && loaded == 0 {
+				loaded++
+				rows(l)
+				return actors + step(l)
+			}
+			if l.Kind == core.LoadActor {
+				actors++
+			}
+		}
+		return actors
+	}
+	all := 0
+	for in := 0; all < count; in++ {
+		if wake := s.Wake(); wake.IsZero() || wake.After(now) {
+			t.Fatalf("after %d of %d the shard wants to be woken at %s", all, count, wake)
+		}
+		n := step(&core.Tick{})
+		if n == 0 || n > atOnce {
+			t.Fatalf("tick %d brought about %d timers, at most %d is right, and at least 1", in, n, atOnce)
+		}
+		all += n
+	}
+	if all != count {
+		t.Errorf("%d timers were brought about, %d were due", all, count)
+	}
+}
+
+// TestUpdateDecidesInParts pauses a schedule of every second that nobody has looked
+// at for a day. One step decides a part; calls come in between, and in the end each
+// second has its outcome once.
+func TestUpdateDecidesInParts(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	row := behind(t, "a", now)
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
+	var out core.Output
+	answered := func(ticket *core.Ticket) bool {
+		for _, a := range out.Answers {
+			if a == ticket {
+				return true
+			}
+		}
+		return false
+	}
+	step := func(in core.Input) {
+		t.Helper()
+		out.Reset()
+		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
+			s.Step(now, todo[0], &out)
+			for _, l := range out.Loads {
+				if l.Kind == core.LoadSchedule {
+					l.Row, l.Found = row, true
+				}
+				todo = append(todo, l)
+			}
+			out.Loads = out.Loads[:0]
+		}
+	}
+	ref := nola.ScheduleRef{Target: row.Schedule.Target, ID: "a"}
+	look := func() nola.Progress {
+		t.Helper()
+		op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: ref}
+		step(op)
+		return op.Info.Progress
+	}
+	paused := true
+	pause := &core.ScheduleOp{Kind: core.UpdateSchedule, Ref: ref, Change: nola.ScheduleChange{Paused: &paused}}
+	step(pause)
+	done := answered(&pause.Ticket)
+	last := row.Progress.Through
+	for ticks := 0; ; ticks++ {
+		through := look().Through
+		if part := through.Sub(last); part > 5*scheduler.NominalsMax*time.Second {
+			t.Fatalf("step %d decided %s of seconds at once", ticks, part)
+		}
+		if last = through; !s.Wake().Equal(now) && s.Wake().After(now) {
+			break
+		}
+		if ticks > 100 {
+			t.Fatalf("after %d ticks the schedule has come to %s", ticks, last)
+		}
+		step(&core.Tick{})
+		done = done || answered(&pause.Ticket)
+	}
+	if batch := s.TakeBatch(); batch != nil {
+		out.Reset()
+		s.Step(now, &core.Committed{}, &out)
+		done = done || answered(&pause.Ticket)
+	}
+	if !done || pause.Err != nil || !pause.Info.Schedule.Paused {
+		t.Errorf("the pause: answered %t, %v, %+v", done, pause.Err, pause.Info.Schedule.Paused)
+	}
+	day := uint64(24*time.Hour/time.Second) - 60
+	if c := look().Counters[nola.OutcomeMissedWindow]; c.Count != day {
+		t.Errorf("of %d seconds %d have the outcome MISSED_WINDOW", day, c.Count)
 	}
 }

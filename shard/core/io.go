@@ -82,7 +82,7 @@ type LoadKind uint8
 
 // The kinds of loads, with what they fill.
 const (
-	LoadActor    LoadKind = iota + 1 // Meta, UserKeys, and First and Last if Behind
+	LoadActor    LoadKind = iota + 1 // Meta, UserKeys, Memory if the actor keeps it, and First and Last if Behind
 	LoadKey                          // Record, UserKeys
 	LoadBacklog                      // Backlog, from Number
 	LoadDue                          // Due, behind After, until Until, at most Limit and about Bytes; More if those cut it
@@ -110,6 +110,7 @@ type Load struct {
 	Err       error
 	Found     bool
 	Meta      persistence.Meta
+	Memory    *nola.Memory
 	First     persistence.BacklogRow
 	Last      persistence.BacklogRow
 	Record    persistence.OutcomeRecord

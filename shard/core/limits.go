@@ -21,6 +21,7 @@ type Limits struct {
 	DueMax          int           // entries of the due index read at once: default 4,096
 	DueRowsMax      int           // entries of the due index in memory: default 16,384
 	DueBytesMax     int           // their payloads: default 16 MiB
+	DueAtOnce       int           // due entries that one tick brings about; the others wait for the next one: default 64
 	DueRunningMax   int           // due entries whose invocations wait or run; later ones wait in the index: default 16,384
 	AttemptsMax     int           // of a cast, timer or firing: default 5
 	BackoffMin      time.Duration // before the second attempt, doubled each time: default 1 s
@@ -42,6 +43,7 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.DueMax, 4096)
 	setDefault(&l.DueRowsMax, 16_384)
 	setDefault(&l.DueBytesMax, 16<<20)
+	setDefault(&l.DueAtOnce, 64)
 	setDefault(&l.DueRunningMax, 16_384)
 	setDefault(&l.AttemptsMax, 5)
 	setDefault(&l.BackoffMin, time.Second)

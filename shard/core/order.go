@@ -44,8 +44,8 @@ type Order struct {
 func (in *Order) Expires() bool { return in.Kind == expireDeferred }
 
 func (in *Order) step(s *Shard, out *Output) {
-	if s.fenced != nil {
-		s.refuse(&in.Ticket, s.fenced, out)
+	if err := s.shut(); err != nil {
+		s.refuse(&in.Ticket, err, out)
 		return
 	}
 	a := s.activation(in.Ref, out)

@@ -28,10 +28,13 @@ type Shard struct {
 	pending   int  // bytes in groups
 	stalled   []*Activation
 	fenced    error
+	leaving   *Leave // set: nothing new is taken in
 
 	calls     int   // admitted and not answered
 	callBytes int64 // their payloads
 	bytes     int64 // memory of the instances, as last reported
+	turns     int   // that run
+	awaited   int   // deferred calls whose callers wait here
 
 	due       dueIndex
 	schedules map[nola.ScheduleRef]*schedule
@@ -89,6 +92,9 @@ func (s *Shard) Step(now time.Time, in Input, out *Output) {
 	s.restart(out)
 	s.spillDue()
 	out.Commit = out.Commit || s.wantsCommit()
+	if s.leaving != nil {
+		s.leave(out)
+	}
 }
 
 // unique makes a number that the shard has never made before.
@@ -105,7 +111,7 @@ func (s *Shard) wantsCommit() bool {
 
 // Wake is when Tick is due next; the zero time means never.
 func (s *Shard) Wake() time.Time {
-	if s.fenced != nil {
+	if s.fenced != nil || s.leaving != nil {
 		return time.Time{}
 	}
 	var wake time.Time
@@ -132,7 +138,8 @@ func (s *Shard) Info() nola.ShardInfo {
 	return nola.ShardInfo{Shard: s.id, Epoch: s.epoch, Seq: s.committed, Activations: len(s.acts), Unanswered: s.calls, Due: s.due.len()}
 }
 
-// Bytes is the memory of the shard's instances, as their turns last told it.
+// Bytes is the memory of the shard's instances, as their turns last told it,
+// without those that are leaving.
 func (s *Shard) Bytes() int64 { return s.bytes }
 
 // Tick says that time has passed: due entries fire, idle activations are
@@ -140,7 +147,7 @@ func (s *Shard) Bytes() int64 { return s.bytes }
 type Tick struct{}
 
 func (*Tick) step(s *Shard, out *Output) {
-	if s.fenced != nil {
+	if s.fenced != nil || s.leaving != nil {
 		return
 	}
 	s.startBacklogs(out)

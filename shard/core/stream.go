@@ -95,7 +95,7 @@ func (s *Shard) post(inv *nola.Invocation) {
 
 // pump sends what is committed and not acknowledged, one delivery at a time.
 func (s *Shard) pump(st *outStream, out *Output) {
-	if st.busy || st.waiting || s.fenced != nil {
+	if st.busy || st.waiting || s.fenced != nil || s.leaving != nil {
 		return
 	}
 	var rows []persistence.OutboxRow
@@ -149,8 +149,8 @@ type Delivery struct {
 
 // step takes the casts in, on the receiving side.
 func (in *Delivery) step(s *Shard, out *Output) {
-	if s.fenced != nil {
-		s.refuse(&in.Ticket, s.fenced, out)
+	if err := s.shut(); err != nil {
+		s.refuse(&in.Ticket, err, out)
 		return
 	}
 	box := s.streams.in[in.From]

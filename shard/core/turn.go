@@ -61,6 +61,12 @@ func (t *Turn) Dep() nola.Seq { return t.dep }
 // mean nothing in another one.
 func (t *Turn) Epoch() nola.Epoch { return t.epoch }
 
+// WasDue reports whether the turn is for something that became due (a timer, a
+// firing, a cast that had to wait), and nobody waits for it.
+func (t *Turn) WasDue() bool {
+	return t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
+}
+
 // Saw tells that the turn has seen something of the group seq: a nested call
 // brought it.
 func (t *Turn) Saw(seq nola.Seq) { t.dep = max(t.dep, seq) }
@@ -76,13 +82,13 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.schedules[ref].pins--
 	}
 	a.running = false
+	s.turns--
 	a.number++
 	if t.Shutdown == "" {
 		a.turns++
 	}
 	a.steps += t.Effects.Steps
 	a.used = s.now
-	s.setBytes(a, t.Bytes)
 	before := s.open().batch.Bytes()
 	switch c := t.Call; {
 	case t.Shutdown != "":
@@ -101,6 +107,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.endCast(t, out)
 	}
 	s.folded(before)
+	s.setBytes(a, t.Bytes)
 	for _, ref := range pinned {
 		if sc := s.schedules[ref]; sc != nil {
 			s.evict(sc)
@@ -130,9 +137,11 @@ func (s *Shard) endCall(t *Turn, out *Output) {
 		c.Result.Payload = t.Effects.Reply
 	}
 	c.Err = t.Err
+	c.Unwritten = !wrote
 	if k := c.entry; k != nil {
 		if wrote || t.Err == nil && t.Effects.Called || isGuestError(t.Err) {
 			s.remember(a, k, s.outcome(c, t.Err))
+			c.Unwritten = false
 			seq = s.openSeq()
 		}
 		s.concluded(a, k, c, seq, out)
@@ -254,14 +263,22 @@ func (s *Shard) fold(t *Turn, out *Output) {
 	s.touched(a)
 	seq := s.openSeq()
 	b := &s.open().batch
-	if !a.exists {
+	made := !a.exists
+	if made {
 		a.exists = true
 		a.meta = persistence.Meta{Created: s.now, Incarnation: s.unique()}
 		if c := t.Call; c != nil && c.Inv.Create {
 			a.meta.InitPayload = c.Inv.Payload
 		}
-		b.PutMeta(a.ref, a.meta)
 		b.ListActor(a.ref)
+	}
+	if e.Memory != nil {
+		s.keepMemory(a, e.Memory)
+		made = made || a.meta.KeepsMemory != (a.memory != nil)
+		a.meta.KeepsMemory = a.memory != nil
+	}
+	if made {
+		b.PutMeta(a.ref, a.meta)
 	}
 	for _, w := range e.Writes {
 		if w.Deleted {

@@ -127,9 +127,25 @@ func driveUntil(ctx context.Context, callers int, caller func(n int) (call, func
 func pace(ctx context.Context, callers int, d time.Duration, rate float64, caller func(n int) (call, func(), error)) (*tally, error) {
 	var late histogram
 	var mu sync.Mutex // guards late
+	t, err := paceEach(ctx, callers, rate, caller, func(began, now time.Time) bool { return now.Sub(began) < d }, func(_ time.Time, took time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		late.add(took)
+	})
+	if t != nil {
+		t.hist = late
+	}
+	return t, err
+}
+
+// paceEach is pace that tells of each call, from the callers' goroutines.
+func paceEach(
+	ctx context.Context, callers int, rate float64, caller func(n int) (call, func(), error),
+	more func(began, now time.Time) bool, each func(due time.Time, took time.Duration),
+) (*tally, error) {
 	began := time.Now()
 	gap := time.Duration(float64(callers) / rate * float64(time.Second))
-	t, err := driveUntil(ctx, callers, func(n int) (call, func(), error) {
+	return driveUntil(ctx, callers, func(n int) (call, func(), error) {
 		f, done, err := caller(n)
 		first := began.Add(gap * time.Duration(n) / time.Duration(callers))
 		return func(i int) error {
@@ -140,16 +156,10 @@ func pace(ctx context.Context, callers int, d time.Duration, rate float64, calle
 			if err := f(i); err != nil {
 				return err
 			}
-			mu.Lock()
-			late.add(time.Since(due))
-			mu.Unlock()
+			each(due, time.Since(due))
 			return nil
 		}, done, err
-	}, func(_, now time.Time, _ int) bool { return now.Sub(began) < d })
-	if t != nil {
-		t.hist = late
-	}
-	return t, err
+	}, func(_, now time.Time, _ int) bool { return more(began, now) })
 }
 
 // waitUntil returns at t, or earlier with the reason when ctx ends.

@@ -27,7 +27,9 @@ const usage = `bench measures this machine, the product, and other products besi
 
   bench limits  [flags]           what the machine itself can do
   bench run     [flags]           the product, row by row, beside the limits
+  bench herd    [flags]           a million schedules due at one instant
   bench peers   [flags]           other products, taking turns with ours
+  bench cassandra [flags]         the product on a Cassandra cluster
   bench compare OLD.json NEW.json two result files side by side
 
 bench COMMAND -h lists the flags. docs/benchmarks.md says how to read the tables.
@@ -63,8 +65,12 @@ func dispatch(ctx context.Context, args []string) error {
 		return limitsCommand(ctx, args)
 	case "run":
 		return runCommand(ctx, args)
+	case "herd":
+		return herdCommand(ctx, args)
 	case "peers":
 		return peersCommand(ctx, args)
+	case "cassandra":
+		return cassandraCommand(ctx, args)
 	case "compare":
 		return compareCommand(args)
 	case echoCommand:
@@ -127,6 +133,11 @@ func (f *flags) parse(args []string) error {
 	if f.b.rounds < 1 || f.b.rounds > roundsMax {
 		return fmt.Errorf("%w -rounds is %d, it must lie between 1 and %d", errUsage, f.b.rounds, roundsMax)
 	}
+	if f.b.pprof != "" {
+		if err := os.MkdirAll(f.b.pprof, 0o755); err != nil {
+			return err
+		}
+	}
 	f.b.noladArgs = strings.Fields(f.noladArgs)
 	f.b.log = os.Stderr
 	for _, need := range []struct{ file, how string }{{f.b.nolad, "make build makes it"}, {f.b.guest, "-guest names it"}} {
@@ -175,12 +186,7 @@ func runCommand(ctx context.Context, args []string) error {
 	if _, err := os.Stat(kitchenDefault); err == nil && f.b.kitchen == "" {
 		f.b.kitchen = kitchenDefault
 	}
-	if f.b.pprof != "" {
-		if err := os.MkdirAll(f.b.pprof, 0o755); err != nil {
-			return err
-		}
-	}
-	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), serverBlock()})
+	return f.measure(ctx, []block{callsBlock(), schedulesBlock(), herdBlock(herdSmall), serverBlock()})
 }
 
 func limitsCommand(ctx context.Context, args []string) (err error) {

@@ -129,6 +129,24 @@ func valueAtMost(bound float64, u unit) target {
 	}
 }
 
+func valueAtLeast(bound float64, u unit) target {
+	return target{
+		text: fmt.Sprintf(">= %g%s", bound, u), atLeast: true,
+		of: func(v view) (float64, float64, bool) { return v.own.Value, bound, true },
+	}
+}
+
+// p99WithinRow bounds the slowest by those of another row.
+func p99WithinRow(name, as string, factor float64) target {
+	return target{
+		text: fmt.Sprintf("p99 <= %g x %s", factor, as),
+		of: func(v view) (float64, float64, bool) {
+			o, ok := v.rows[name]
+			return v.own.latency().P99, factor * o.latency().P99, ok && v.own.Latency != nil && o.Latency != nil
+		},
+	}
+}
+
 func p50AtMost(bound float64) target {
 	return target{
 		text: fmt.Sprintf("p50 <= %g ms", bound),

@@ -52,6 +52,8 @@ type cassandraYAML struct {
 	HintsDirectory       string   `yaml:"hints_directory"`
 	CDCRawDirectory      string   `yaml:"cdc_raw_directory"`
 
+	AutoBootstrap bool `yaml:"auto_bootstrap"`
+
 	CommitlogSync string `yaml:"commitlog_sync"`
 	PaxosVariant  string `yaml:"paxos_variant"`
 	AutoSnapshot  bool   `yaml:"auto_snapshot"`
@@ -104,6 +106,10 @@ func (s settings) yaml() ([]byte, error) {
 		SavedCachesDirectory: in("saved_caches"),
 		HintsDirectory:       in("hints"),
 		CDCRawDirectory:      in("cdc_raw"),
+
+		// All nodes start empty with tokens of their own. A bootstrap would sleep for
+		// the ring delay and fail where gossip took longer.
+		AutoBootstrap: false,
 
 		CommitlogSync: "batch",
 		PaxosVariant:  "v2",
@@ -220,7 +226,9 @@ func (s settings) arguments(classPath []string) ([]string, error) {
 		"-Dcassandra-foreground=yes",
 		// Nobody else joins and no data moves, so there is nothing to wait for.
 		"-Dcassandra.skip_wait_for_gossip_to_settle=0",
-		"-Dcassandra.ring_delay_ms=1000",
+		// How long a node tries to reach the first; nothing sleeps for it without a
+		// bootstrap.
+		"-Dcassandra.ring_delay_ms=30000",
 		"-Dcassandra.shutdown_announce_in_ms=200",
 		"-classpath", strings.Join(append([]string{filepath.Join(s.dir, "conf")}, classPath...), string(filepath.ListSeparator)),
 		"org.apache.cassandra.service.CassandraDaemon",

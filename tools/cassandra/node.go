@@ -1,6 +1,7 @@
 package cassandra
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -113,9 +114,9 @@ func (n *Node) until(ctx context.Context, question func(context.Context, *gocql.
 		select {
 		case <-n.process.ended:
 			n.process = nil
-			return fmt.Errorf("wait for Cassandra at %s: it ended before it was ready; the end of %s:\n%s", n.Address(), n.Log(), n.logEnd())
+			return fmt.Errorf("wait for Cassandra at %s: it ended before it was ready; from %s:\n%s", n.Address(), n.Log(), n.lastWords())
 		case <-ctx.Done():
-			return fmt.Errorf("wait for Cassandra at %s: %w (%w); the end of %s:\n%s", n.Address(), ctx.Err(), last, n.Log(), n.logEnd())
+			return fmt.Errorf("wait for Cassandra at %s: %w (%w); from %s:\n%s", n.Address(), ctx.Err(), last, n.Log(), n.lastWords())
 		case <-time.After(readyPoll):
 		}
 	}
@@ -168,12 +169,24 @@ func (silent) Print(...any)          {}
 func (silent) Printf(string, ...any) {}
 func (silent) Println(...any)        {}
 
-func (n *Node) logEnd() []byte {
+func (n *Node) lastWords() []byte {
 	text, err := os.ReadFile(n.Log())
 	if err != nil {
 		return []byte(err.Error())
 	}
-	return end(text)
+	return lastWords(text)
+}
+
+// lastWords is the part of a log that tells why a node ended: what it says of the
+// first error, which much may follow, or else the last lines.
+func lastWords(log []byte) []byte {
+	for _, mark := range []string{"\nException (", " ERROR "} {
+		if i := bytes.Index(log, []byte(mark)); i >= 0 {
+			i = bytes.LastIndexByte(log[:i+1], '\n') + 1
+			return end(log[i:min(i+outputMax, len(log))])
+		}
+	}
+	return end(log)
 }
 
 // Stop has the node write out what it holds and end, and waits for it. A node

@@ -71,9 +71,14 @@ var table = []row{
 	},
 	{
 		packages: "persistence/cqlstore",
-		ours:     []string{".", "persistence"},
-		others:   []string{"github.com/gocql/gocql"},
-		why:      "an engine maps the store contract onto one database and knows nothing else",
+		ours:     []string{".", "persistence", "persistence/lane"},
+		others:   []string{"github.com/gocql/gocql", "github.com/tidwall/btree"},
+		why:      "the engine does the I/O of the protocol in persistence/lane, on one driver, and knows nothing else",
+	},
+	{
+		packages: "persistence/cqlstore/cqlfake",
+		others:   []string{"github.com/datastax/go-cassandra-native-protocol", "github.com/tidwall/btree"},
+		why:      "a server for tests knows nothing of who speaks to it",
 	},
 	{
 		packages: "persistence/lane",
@@ -107,11 +112,11 @@ var table = []row{
 	},
 	{
 		packages: "server/...",
-		ours:     []string{".", "server/...", "shard", "client", "scheduler", "persistence", "proto/nola/v1/..."},
+		ours:     []string{".", "server/...", "shard", "client", "scheduler", "persistence", "persistence/lane", "proto/nola/v1/...", "proto/nola/peer/..."},
 		others: []string{
 			"connectrpc.com", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc",
 			"buf.build/go/protovalidate", "buf.build/gen/go/bufbuild/protovalidate", "github.com/rs/cors",
-			"github.com/prometheus/client_golang", "github.com/prometheus/common", "golang.org/x/sync", "golang.org/x/time",
+			"github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/time",
 		},
 		why: "a node gets its store and its runtime handed in and speaks to shards through the shell; stored records are private to persistence",
 	},
@@ -120,7 +125,7 @@ var table = []row{
 		ours:     []string{".", "client", "scheduler", "proto/nola/v1/..."},
 		others: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3",
-			"connectrpc.com/connect", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc",
+			"connectrpc.com/connect", "google.golang.org/protobuf",
 		},
 		why: "the command line turns words into calls of every service and shows the answers in the wire's own JSON, so it knows the wire; it knows nothing of the server, and asks the scheduler only for what needs no server",
 	},

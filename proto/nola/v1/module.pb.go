@@ -32,7 +32,10 @@ const (
 	ModuleMode_MODULE_MODE_UNSPECIFIED ModuleMode = 0
 	// State is what the guest puts through host operations; its memory is a
 	// cache that is dropped at passivation.
-	ModuleMode_MODULE_MODE_KV ModuleMode = 1 // 2 is kept for MEMORY.
+	ModuleMode_MODULE_MODE_KV ModuleMode = 1
+	// What a turn changes of the guest's memory is committed with the turn, besides
+	// what it puts through host operations.
+	ModuleMode_MODULE_MODE_MEMORY ModuleMode = 2
 )
 
 // Enum value maps for ModuleMode.
@@ -40,10 +43,12 @@ var (
 	ModuleMode_name = map[int32]string{
 		0: "MODULE_MODE_UNSPECIFIED",
 		1: "MODULE_MODE_KV",
+		2: "MODULE_MODE_MEMORY",
 	}
 	ModuleMode_value = map[string]int32{
 		"MODULE_MODE_UNSPECIFIED": 0,
 		"MODULE_MODE_KV":          1,
+		"MODULE_MODE_MEMORY":      2,
 	}
 )
 
@@ -189,7 +194,10 @@ type ModuleLimits struct {
 	// Table_elements of all tables of an instance.
 	TableElements uint32 `protobuf:"varint,8,opt,name=table_elements,json=tableElements,proto3" json:"table_elements,omitempty"`
 	// Call_depth of guest functions.
-	CallDepth     uint32 `protobuf:"varint,9,opt,name=call_depth,json=callDepth,proto3" json:"call_depth,omitempty"`
+	CallDepth uint32 `protobuf:"varint,9,opt,name=call_depth,json=callDepth,proto3" json:"call_depth,omitempty"`
+	// Memory_inline is how many bytes of changed memory are kept in one row, in
+	// memory mode; what goes beyond is kept in a row for each page of 4 KiB.
+	MemoryInline  uint32 `protobuf:"varint,20,opt,name=memory_inline,json=memoryInline,proto3" json:"memory_inline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +291,13 @@ func (x *ModuleLimits) GetTableElements() uint32 {
 func (x *ModuleLimits) GetCallDepth() uint32 {
 	if x != nil {
 		return x.CallDepth
+	}
+	return 0
+}
+
+func (x *ModuleLimits) GetMemoryInline() uint32 {
+	if x != nil {
+		return x.MemoryInline
 	}
 	return 0
 }
@@ -1126,7 +1141,7 @@ const file_nola_v1_module_proto_rawDesc = "" +
 	"\x06limits\x18\x06 \x01(\v2\x15.nola.v1.ModuleLimitsR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x03\n" +
 	"\fModuleLimits\x12.\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x04B\v\xbaH\b2\x06\x18\x80\x80\x80\x80\x04R\vmemoryBytes\x12$\n" +
 	"\x0esteps_per_turn\x18\x02 \x01(\x04R\fstepsPerTurn\x12K\n" +
@@ -1143,7 +1158,8 @@ const file_nola_v1_module_proto_rawDesc = "" +
 	"\x0etable_elements\x18\b \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\x80\xad\xe2\x04R\rtableElements\x12(\n" +
 	"\n" +
-	"call_depth\x18\t \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\tcallDepth\"\x8a\x01\n" +
+	"call_depth\x18\t \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\tcallDepth\x12.\n" +
+	"\rmemory_inline\x18\x14 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x10R\fmemoryInline\"\x8a\x01\n" +
 	"\x06Module\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
@@ -1200,11 +1216,12 @@ const file_nola_v1_module_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tB.\xbaH+r)\x18\x80\x012$^([a-z0-9]([a-z0-9._-]*[a-z0-9])?)?$R\tnamespace\x12A\n" +
 	"\x04name\x18\x02 \x01(\tB-\xbaH*r(\x10\x01\x18\x80\x012!^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$R\x04name\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\"\x16\n" +
-	"\x14DeleteModuleResponse*=\n" +
+	"\x14DeleteModuleResponse*U\n" +
 	"\n" +
 	"ModuleMode\x12\x1b\n" +
 	"\x17MODULE_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
-	"\x0eMODULE_MODE_KV\x10\x012\xf8\x03\n" +
+	"\x0eMODULE_MODE_KV\x10\x01\x12\x16\n" +
+	"\x12MODULE_MODE_MEMORY\x10\x022\xf8\x03\n" +
 	"\rModuleService\x12G\n" +
 	"\n" +
 	"PushModule\x12\x1a.nola.v1.PushModuleRequest\x1a\x1b.nola.v1.PushModuleResponse\"\x00\x12D\n" +

@@ -32,10 +32,12 @@ const (
 
 // Actor makes an actor exist.
 type Actor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=created" json:"created,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation" json:"incarnation,omitempty"`
-	InitPayload   []byte                 `protobuf:"bytes,3,opt,name=init_payload,json=initPayload" json:"init_payload,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Created     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=created" json:"created,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,2,opt,name=incarnation" json:"incarnation,omitempty"`
+	InitPayload []byte                 `protobuf:"bytes,3,opt,name=init_payload,json=initPayload" json:"init_payload,omitempty"`
+	// The actor has a row of its memory.
+	KeepsMemory   bool `protobuf:"varint,20,opt,name=keeps_memory,json=keepsMemory" json:"keeps_memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -91,6 +93,178 @@ func (x *Actor) GetInitPayload() []byte {
 	return nil
 }
 
+func (x *Actor) GetKeepsMemory() bool {
+	if x != nil {
+		return x.KeepsMemory
+	}
+	return false
+}
+
+// Memory is the memory that an actor keeps from turn to turn.
+type Memory struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Image   []byte                 `protobuf:"bytes,1,opt,name=image" json:"image,omitempty"`
+	Version uint64                 `protobuf:"varint,2,opt,name=version" json:"version,omitempty"`
+	Bytes   int64                  `protobuf:"varint,3,opt,name=bytes" json:"bytes,omitempty"`
+	Clock   int64                  `protobuf:"varint,4,opt,name=clock" json:"clock,omitempty"`
+	Globals []byte                 `protobuf:"bytes,5,opt,name=globals" json:"globals,omitempty"`
+	// How many pages differ, and what their differences have together. They are
+	// inline, or have rows of their own: a page's row is the bare difference behind
+	// the format byte.
+	Pages         uint32        `protobuf:"varint,6,opt,name=pages" json:"pages,omitempty"`
+	Size          int64         `protobuf:"varint,7,opt,name=size" json:"size,omitempty"`
+	InRows        bool          `protobuf:"varint,8,opt,name=in_rows,json=inRows" json:"in_rows,omitempty"`
+	Inline        []*MemoryPage `protobuf:"bytes,9,rep,name=inline" json:"inline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_nola_store_v1_store_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_store_v1_store_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Memory) GetImage() []byte {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *Memory) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Memory) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Memory) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *Memory) GetGlobals() []byte {
+	if x != nil {
+		return x.Globals
+	}
+	return nil
+}
+
+func (x *Memory) GetPages() uint32 {
+	if x != nil {
+		return x.Pages
+	}
+	return 0
+}
+
+func (x *Memory) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Memory) GetInRows() bool {
+	if x != nil {
+		return x.InRows
+	}
+	return false
+}
+
+func (x *Memory) GetInline() []*MemoryPage {
+	if x != nil {
+		return x.Inline
+	}
+	return nil
+}
+
+// MemoryPage is how a page of 4 KiB differs from the image.
+type MemoryPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number" json:"number,omitempty"`
+	Difference    []byte                 `protobuf:"bytes,2,opt,name=difference" json:"difference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryPage) Reset() {
+	*x = MemoryPage{}
+	mi := &file_nola_store_v1_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryPage) ProtoMessage() {}
+
+func (x *MemoryPage) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_store_v1_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryPage.ProtoReflect.Descriptor instead.
+func (*MemoryPage) Descriptor() ([]byte, []int) {
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MemoryPage) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *MemoryPage) GetDifference() []byte {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
 // Ref names an actor.
 type Ref struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -103,7 +277,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[1]
+	mi := &file_nola_store_v1_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +289,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[1]
+	mi := &file_nola_store_v1_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +302,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{1}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Ref) GetNamespace() string {
@@ -173,7 +347,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[2]
+	mi := &file_nola_store_v1_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +359,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[2]
+	mi := &file_nola_store_v1_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +372,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Outcome) GetId() []byte {
@@ -289,7 +463,7 @@ type Deferred struct {
 
 func (x *Deferred) Reset() {
 	*x = Deferred{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[3]
+	mi := &file_nola_store_v1_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +475,7 @@ func (x *Deferred) String() string {
 func (*Deferred) ProtoMessage() {}
 
 func (x *Deferred) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[3]
+	mi := &file_nola_store_v1_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +488,7 @@ func (x *Deferred) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deferred.ProtoReflect.Descriptor instead.
 func (*Deferred) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Deferred) GetDeadline() *timestamppb.Timestamp {
@@ -372,7 +546,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[4]
+	mi := &file_nola_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +558,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[4]
+	mi := &file_nola_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +571,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Error) GetReason() string {
@@ -439,7 +613,7 @@ type Timer struct {
 
 func (x *Timer) Reset() {
 	*x = Timer{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[5]
+	mi := &file_nola_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +625,7 @@ func (x *Timer) String() string {
 func (*Timer) ProtoMessage() {}
 
 func (x *Timer) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[5]
+	mi := &file_nola_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +638,7 @@ func (x *Timer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timer.ProtoReflect.Descriptor instead.
 func (*Timer) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Timer) GetOperation() string {
@@ -503,7 +677,7 @@ type Invocation struct {
 
 func (x *Invocation) Reset() {
 	*x = Invocation{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[6]
+	mi := &file_nola_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +689,7 @@ func (x *Invocation) String() string {
 func (*Invocation) ProtoMessage() {}
 
 func (x *Invocation) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[6]
+	mi := &file_nola_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +702,7 @@ func (x *Invocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invocation.ProtoReflect.Descriptor instead.
 func (*Invocation) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Invocation) GetId() []byte {
@@ -637,7 +811,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[7]
+	mi := &file_nola_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +823,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[7]
+	mi := &file_nola_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +836,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Key) GetSession() []byte {
@@ -721,7 +895,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[8]
+	mi := &file_nola_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +907,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[8]
+	mi := &file_nola_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +920,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Caller) GetActor() *Ref {
@@ -794,7 +968,7 @@ type Due struct {
 
 func (x *Due) Reset() {
 	*x = Due{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[9]
+	mi := &file_nola_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +980,7 @@ func (x *Due) String() string {
 func (*Due) ProtoMessage() {}
 
 func (x *Due) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[9]
+	mi := &file_nola_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +993,7 @@ func (x *Due) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Due.ProtoReflect.Descriptor instead.
 func (*Due) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Due) GetInvocation() *Invocation {
@@ -840,7 +1014,7 @@ type Backlog struct {
 
 func (x *Backlog) Reset() {
 	*x = Backlog{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[10]
+	mi := &file_nola_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1026,7 @@ func (x *Backlog) String() string {
 func (*Backlog) ProtoMessage() {}
 
 func (x *Backlog) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[10]
+	mi := &file_nola_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1039,7 @@ func (x *Backlog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backlog.ProtoReflect.Descriptor instead.
 func (*Backlog) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Backlog) GetTotal() uint64 {
@@ -892,7 +1066,7 @@ type Outbox struct {
 
 func (x *Outbox) Reset() {
 	*x = Outbox{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[11]
+	mi := &file_nola_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1078,7 @@ func (x *Outbox) String() string {
 func (*Outbox) ProtoMessage() {}
 
 func (x *Outbox) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[11]
+	mi := &file_nola_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1091,7 @@ func (x *Outbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbox.ProtoReflect.Descriptor instead.
 func (*Outbox) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Outbox) GetInvocation() *Invocation {
@@ -939,7 +1113,7 @@ type Inbox struct {
 
 func (x *Inbox) Reset() {
 	*x = Inbox{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[12]
+	mi := &file_nola_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1125,7 @@ func (x *Inbox) String() string {
 func (*Inbox) ProtoMessage() {}
 
 func (x *Inbox) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[12]
+	mi := &file_nola_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1138,7 @@ func (x *Inbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inbox.ProtoReflect.Descriptor instead.
 func (*Inbox) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Inbox) GetEpoch() uint64 {
@@ -1001,7 +1175,7 @@ type UserKeys struct {
 
 func (x *UserKeys) Reset() {
 	*x = UserKeys{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[13]
+	mi := &file_nola_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1187,7 @@ func (x *UserKeys) String() string {
 func (*UserKeys) ProtoMessage() {}
 
 func (x *UserKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[13]
+	mi := &file_nola_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1200,7 @@ func (x *UserKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserKeys.ProtoReflect.Descriptor instead.
 func (*UserKeys) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UserKeys) GetCount() int64 {
@@ -1062,7 +1236,7 @@ type Floors struct {
 
 func (x *Floors) Reset() {
 	*x = Floors{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[14]
+	mi := &file_nola_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1248,7 @@ func (x *Floors) String() string {
 func (*Floors) ProtoMessage() {}
 
 func (x *Floors) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[14]
+	mi := &file_nola_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1261,7 @@ func (x *Floors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Floors.ProtoReflect.Descriptor instead.
 func (*Floors) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Floors) GetSessions() *timestamppb.Timestamp {
@@ -1139,7 +1313,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[15]
+	mi := &file_nola_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1325,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[15]
+	mi := &file_nola_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1338,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Schedule) GetNamespace() string {
@@ -1308,7 +1482,7 @@ type Spec struct {
 
 func (x *Spec) Reset() {
 	*x = Spec{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[16]
+	mi := &file_nola_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1494,7 @@ func (x *Spec) String() string {
 func (*Spec) ProtoMessage() {}
 
 func (x *Spec) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[16]
+	mi := &file_nola_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1507,7 @@ func (x *Spec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spec.ProtoReflect.Descriptor instead.
 func (*Spec) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Spec) GetCron() []*Cron {
@@ -1441,7 +1615,7 @@ type Cron struct {
 
 func (x *Cron) Reset() {
 	*x = Cron{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[17]
+	mi := &file_nola_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1627,7 @@ func (x *Cron) String() string {
 func (*Cron) ProtoMessage() {}
 
 func (x *Cron) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[17]
+	mi := &file_nola_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1640,7 @@ func (x *Cron) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cron.ProtoReflect.Descriptor instead.
 func (*Cron) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Cron) GetExpression() string {
@@ -1517,7 +1691,7 @@ type Interval struct {
 
 func (x *Interval) Reset() {
 	*x = Interval{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[18]
+	mi := &file_nola_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1703,7 @@ func (x *Interval) String() string {
 func (*Interval) ProtoMessage() {}
 
 func (x *Interval) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[18]
+	mi := &file_nola_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1716,7 @@ func (x *Interval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interval.ProtoReflect.Descriptor instead.
 func (*Interval) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Interval) GetEveryNanos() int64 {
@@ -1592,7 +1766,7 @@ type CalendarSpec struct {
 
 func (x *CalendarSpec) Reset() {
 	*x = CalendarSpec{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[19]
+	mi := &file_nola_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1778,7 @@ func (x *CalendarSpec) String() string {
 func (*CalendarSpec) ProtoMessage() {}
 
 func (x *CalendarSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[19]
+	mi := &file_nola_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1791,7 @@ func (x *CalendarSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarSpec.ProtoReflect.Descriptor instead.
 func (*CalendarSpec) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CalendarSpec) GetSecond() string {
@@ -1712,7 +1886,7 @@ type CalendarInterval struct {
 
 func (x *CalendarInterval) Reset() {
 	*x = CalendarInterval{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[20]
+	mi := &file_nola_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1898,7 @@ func (x *CalendarInterval) String() string {
 func (*CalendarInterval) ProtoMessage() {}
 
 func (x *CalendarInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[20]
+	mi := &file_nola_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1911,7 @@ func (x *CalendarInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarInterval.ProtoReflect.Descriptor instead.
 func (*CalendarInterval) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CalendarInterval) GetEvery() int64 {
@@ -1795,7 +1969,7 @@ type Exclude struct {
 
 func (x *Exclude) Reset() {
 	*x = Exclude{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[21]
+	mi := &file_nola_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1981,7 @@ func (x *Exclude) String() string {
 func (*Exclude) ProtoMessage() {}
 
 func (x *Exclude) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[21]
+	mi := &file_nola_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1994,7 @@ func (x *Exclude) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exclude.ProtoReflect.Descriptor instead.
 func (*Exclude) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Exclude) GetCalendar() *CalendarSpec {
@@ -1868,7 +2042,7 @@ type DateRange struct {
 
 func (x *DateRange) Reset() {
 	*x = DateRange{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[22]
+	mi := &file_nola_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2054,7 @@ func (x *DateRange) String() string {
 func (*DateRange) ProtoMessage() {}
 
 func (x *DateRange) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[22]
+	mi := &file_nola_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2067,7 @@ func (x *DateRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DateRange.ProtoReflect.Descriptor instead.
 func (*DateRange) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DateRange) GetFrom() string {
@@ -1925,7 +2099,7 @@ type HolidayRule struct {
 
 func (x *HolidayRule) Reset() {
 	*x = HolidayRule{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[23]
+	mi := &file_nola_store_v1_store_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2111,7 @@ func (x *HolidayRule) String() string {
 func (*HolidayRule) ProtoMessage() {}
 
 func (x *HolidayRule) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[23]
+	mi := &file_nola_store_v1_store_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2124,7 @@ func (x *HolidayRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HolidayRule.ProtoReflect.Descriptor instead.
 func (*HolidayRule) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HolidayRule) GetDayOfMonth() string {
@@ -2017,7 +2191,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[24]
+	mi := &file_nola_store_v1_store_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2203,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[24]
+	mi := &file_nola_store_v1_store_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2216,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{24}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Calendar) GetName() string {
@@ -2115,7 +2289,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[25]
+	mi := &file_nola_store_v1_store_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2301,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[25]
+	mi := &file_nola_store_v1_store_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2314,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{25}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Policy) GetOverlap() uint32 {
@@ -2263,7 +2437,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[26]
+	mi := &file_nola_store_v1_store_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2449,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[26]
+	mi := &file_nola_store_v1_store_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2462,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{26}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Progress) GetThrough() *timestamppb.Timestamp {
@@ -2471,7 +2645,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[27]
+	mi := &file_nola_store_v1_store_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2657,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[27]
+	mi := &file_nola_store_v1_store_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2670,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{27}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Span) GetFirst() *timestamppb.Timestamp {
@@ -2531,7 +2705,7 @@ type Exception struct {
 
 func (x *Exception) Reset() {
 	*x = Exception{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[28]
+	mi := &file_nola_store_v1_store_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2717,7 @@ func (x *Exception) String() string {
 func (*Exception) ProtoMessage() {}
 
 func (x *Exception) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[28]
+	mi := &file_nola_store_v1_store_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2730,7 @@ func (x *Exception) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exception.ProtoReflect.Descriptor instead.
 func (*Exception) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{28}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Exception) GetNominal() *timestamppb.Timestamp {
@@ -2597,7 +2771,7 @@ type Backfill struct {
 
 func (x *Backfill) Reset() {
 	*x = Backfill{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[29]
+	mi := &file_nola_store_v1_store_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2783,7 @@ func (x *Backfill) String() string {
 func (*Backfill) ProtoMessage() {}
 
 func (x *Backfill) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[29]
+	mi := &file_nola_store_v1_store_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2796,7 @@ func (x *Backfill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backfill.ProtoReflect.Descriptor instead.
 func (*Backfill) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{29}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Backfill) GetId() string {
@@ -2750,7 +2924,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[30]
+	mi := &file_nola_store_v1_store_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2936,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[30]
+	mi := &file_nola_store_v1_store_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2949,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{30}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeadLetter) GetNumber() uint64 {
@@ -2879,7 +3053,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[31]
+	mi := &file_nola_store_v1_store_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +3065,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[31]
+	mi := &file_nola_store_v1_store_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +3078,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{31}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Running) GetNominal() *timestamppb.Timestamp {
@@ -3011,7 +3185,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[32]
+	mi := &file_nola_store_v1_store_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3197,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[32]
+	mi := &file_nola_store_v1_store_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3210,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{32}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Counter) GetOutcome() uint32 {
@@ -3089,7 +3263,7 @@ type Occurrence struct {
 
 func (x *Occurrence) Reset() {
 	*x = Occurrence{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[33]
+	mi := &file_nola_store_v1_store_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3275,7 @@ func (x *Occurrence) String() string {
 func (*Occurrence) ProtoMessage() {}
 
 func (x *Occurrence) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[33]
+	mi := &file_nola_store_v1_store_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3288,7 @@ func (x *Occurrence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occurrence.ProtoReflect.Descriptor instead.
 func (*Occurrence) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{33}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Occurrence) GetNumber() uint64 {
@@ -3223,7 +3397,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[34]
+	mi := &file_nola_store_v1_store_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3409,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[34]
+	mi := &file_nola_store_v1_store_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3422,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{34}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Namespace) GetState() uint32 {
@@ -3304,7 +3478,7 @@ type Module struct {
 
 func (x *Module) Reset() {
 	*x = Module{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[35]
+	mi := &file_nola_store_v1_store_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3490,7 @@ func (x *Module) String() string {
 func (*Module) ProtoMessage() {}
 
 func (x *Module) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[35]
+	mi := &file_nola_store_v1_store_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3503,7 @@ func (x *Module) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Module.ProtoReflect.Descriptor instead.
 func (*Module) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{35}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Module) GetDefaultVersion() uint64 {
@@ -3359,7 +3533,7 @@ type ModuleVersion struct {
 
 func (x *ModuleVersion) Reset() {
 	*x = ModuleVersion{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[36]
+	mi := &file_nola_store_v1_store_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3545,7 @@ func (x *ModuleVersion) String() string {
 func (*ModuleVersion) ProtoMessage() {}
 
 func (x *ModuleVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[36]
+	mi := &file_nola_store_v1_store_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3558,7 @@ func (x *ModuleVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModuleVersion.ProtoReflect.Descriptor instead.
 func (*ModuleVersion) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{36}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ModuleVersion) GetDigest() []byte {
@@ -3430,7 +3604,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[37]
+	mi := &file_nola_store_v1_store_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3616,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[37]
+	mi := &file_nola_store_v1_store_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3629,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{37}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Manifest) GetMode() string {
@@ -3512,13 +3686,14 @@ type Limits struct {
 	ReplyBytes       int64                  `protobuf:"varint,7,opt,name=reply_bytes,json=replyBytes" json:"reply_bytes,omitempty"`
 	TableElements    int64                  `protobuf:"varint,8,opt,name=table_elements,json=tableElements" json:"table_elements,omitempty"`
 	CallDepth        int64                  `protobuf:"varint,9,opt,name=call_depth,json=callDepth" json:"call_depth,omitempty"`
+	MemoryInline     int64                  `protobuf:"varint,20,opt,name=memory_inline,json=memoryInline" json:"memory_inline,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[38]
+	mi := &file_nola_store_v1_store_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3705,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[38]
+	mi := &file_nola_store_v1_store_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3718,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{38}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Limits) GetMemoryBytes() int64 {
@@ -3609,6 +3784,13 @@ func (x *Limits) GetCallDepth() int64 {
 	return 0
 }
 
+func (x *Limits) GetMemoryInline() int64 {
+	if x != nil {
+		return x.MemoryInline
+	}
+	return 0
+}
+
 // ScheduleEntry is an entry of the catalogue: who has a schedule's id.
 type ScheduleEntry struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -3626,7 +3808,7 @@ type ScheduleEntry struct {
 
 func (x *ScheduleEntry) Reset() {
 	*x = ScheduleEntry{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[39]
+	mi := &file_nola_store_v1_store_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3820,7 @@ func (x *ScheduleEntry) String() string {
 func (*ScheduleEntry) ProtoMessage() {}
 
 func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[39]
+	mi := &file_nola_store_v1_store_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3833,7 @@ func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleEntry.ProtoReflect.Descriptor instead.
 func (*ScheduleEntry) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{39}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ScheduleEntry) GetIncarnation() uint64 {
@@ -3710,7 +3892,7 @@ type CalendarEntry struct {
 
 func (x *CalendarEntry) Reset() {
 	*x = CalendarEntry{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[40]
+	mi := &file_nola_store_v1_store_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3904,7 @@ func (x *CalendarEntry) String() string {
 func (*CalendarEntry) ProtoMessage() {}
 
 func (x *CalendarEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[40]
+	mi := &file_nola_store_v1_store_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3917,7 @@ func (x *CalendarEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarEntry.ProtoReflect.Descriptor instead.
 func (*CalendarEntry) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{40}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CalendarEntry) GetState() uint32 {
@@ -3772,7 +3954,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[41]
+	mi := &file_nola_store_v1_store_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3966,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[41]
+	mi := &file_nola_store_v1_store_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3979,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{41}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Cluster) GetId() []byte {
@@ -3832,11 +4014,28 @@ var File_nola_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_nola_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x19nola/store/v1/store.proto\x12\rnola.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n" +
+	"\x19nola/store/v1/store.proto\x12\rnola.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x01\n" +
 	"\x05Actor\x124\n" +
 	"\acreated\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12!\n" +
-	"\finit_payload\x18\x03 \x01(\fR\vinitPayload\"G\n" +
+	"\finit_payload\x18\x03 \x01(\fR\vinitPayload\x12!\n" +
+	"\fkeeps_memory\x18\x14 \x01(\bR\vkeepsMemory\"\xf4\x01\n" +
+	"\x06Memory\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\fR\x05image\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05clock\x18\x04 \x01(\x03R\x05clock\x12\x18\n" +
+	"\aglobals\x18\x05 \x01(\fR\aglobals\x12\x14\n" +
+	"\x05pages\x18\x06 \x01(\rR\x05pages\x12\x12\n" +
+	"\x04size\x18\a \x01(\x03R\x04size\x12\x17\n" +
+	"\ain_rows\x18\b \x01(\bR\x06inRows\x121\n" +
+	"\x06inline\x18\t \x03(\v2\x19.nola.store.v1.MemoryPageR\x06inline\"D\n" +
+	"\n" +
+	"MemoryPage\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x1e\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\fR\n" +
+	"difference\"G\n" +
 	"\x03Ref\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x0e\n" +
@@ -4186,7 +4385,7 @@ const file_nola_store_v1_store_proto_rawDesc = "" +
 	"\x06limits\x18\x06 \x01(\v2\x15.nola.store.v1.LimitsR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcd\x02\n" +
 	"\x06Limits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12,\n" +
@@ -4199,7 +4398,8 @@ const file_nola_store_v1_store_proto_rawDesc = "" +
 	"replyBytes\x12%\n" +
 	"\x0etable_elements\x18\b \x01(\x03R\rtableElements\x12\x1d\n" +
 	"\n" +
-	"call_depth\x18\t \x01(\x03R\tcallDepth\"\xea\x01\n" +
+	"call_depth\x18\t \x01(\x03R\tcallDepth\x12#\n" +
+	"\rmemory_inline\x18\x14 \x01(\x03R\fmemoryInline\"\xea\x01\n" +
 	"\rScheduleEntry\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12*\n" +
 	"\x06target\x18\x02 \x01(\v2\x12.nola.store.v1.RefR\x06target\x12\x1d\n" +
@@ -4232,155 +4432,158 @@ func file_nola_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_nola_store_v1_store_proto_rawDescData
 }
 
-var file_nola_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_nola_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_nola_store_v1_store_proto_goTypes = []any{
 	(*Actor)(nil),                 // 0: nola.store.v1.Actor
-	(*Ref)(nil),                   // 1: nola.store.v1.Ref
-	(*Outcome)(nil),               // 2: nola.store.v1.Outcome
-	(*Deferred)(nil),              // 3: nola.store.v1.Deferred
-	(*Error)(nil),                 // 4: nola.store.v1.Error
-	(*Timer)(nil),                 // 5: nola.store.v1.Timer
-	(*Invocation)(nil),            // 6: nola.store.v1.Invocation
-	(*Key)(nil),                   // 7: nola.store.v1.Key
-	(*Caller)(nil),                // 8: nola.store.v1.Caller
-	(*Due)(nil),                   // 9: nola.store.v1.Due
-	(*Backlog)(nil),               // 10: nola.store.v1.Backlog
-	(*Outbox)(nil),                // 11: nola.store.v1.Outbox
-	(*Inbox)(nil),                 // 12: nola.store.v1.Inbox
-	(*UserKeys)(nil),              // 13: nola.store.v1.UserKeys
-	(*Floors)(nil),                // 14: nola.store.v1.Floors
-	(*Schedule)(nil),              // 15: nola.store.v1.Schedule
-	(*Spec)(nil),                  // 16: nola.store.v1.Spec
-	(*Cron)(nil),                  // 17: nola.store.v1.Cron
-	(*Interval)(nil),              // 18: nola.store.v1.Interval
-	(*CalendarSpec)(nil),          // 19: nola.store.v1.CalendarSpec
-	(*CalendarInterval)(nil),      // 20: nola.store.v1.CalendarInterval
-	(*Exclude)(nil),               // 21: nola.store.v1.Exclude
-	(*DateRange)(nil),             // 22: nola.store.v1.DateRange
-	(*HolidayRule)(nil),           // 23: nola.store.v1.HolidayRule
-	(*Calendar)(nil),              // 24: nola.store.v1.Calendar
-	(*Policy)(nil),                // 25: nola.store.v1.Policy
-	(*Progress)(nil),              // 26: nola.store.v1.Progress
-	(*Span)(nil),                  // 27: nola.store.v1.Span
-	(*Exception)(nil),             // 28: nola.store.v1.Exception
-	(*Backfill)(nil),              // 29: nola.store.v1.Backfill
-	(*DeadLetter)(nil),            // 30: nola.store.v1.DeadLetter
-	(*Running)(nil),               // 31: nola.store.v1.Running
-	(*Counter)(nil),               // 32: nola.store.v1.Counter
-	(*Occurrence)(nil),            // 33: nola.store.v1.Occurrence
-	(*Namespace)(nil),             // 34: nola.store.v1.Namespace
-	(*Module)(nil),                // 35: nola.store.v1.Module
-	(*ModuleVersion)(nil),         // 36: nola.store.v1.ModuleVersion
-	(*Manifest)(nil),              // 37: nola.store.v1.Manifest
-	(*Limits)(nil),                // 38: nola.store.v1.Limits
-	(*ScheduleEntry)(nil),         // 39: nola.store.v1.ScheduleEntry
-	(*CalendarEntry)(nil),         // 40: nola.store.v1.CalendarEntry
-	(*Cluster)(nil),               // 41: nola.store.v1.Cluster
-	nil,                           // 42: nola.store.v1.Error.MetadataEntry
-	nil,                           // 43: nola.store.v1.Schedule.LabelsEntry
-	nil,                           // 44: nola.store.v1.Namespace.LabelsEntry
-	nil,                           // 45: nola.store.v1.Manifest.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*Memory)(nil),                // 1: nola.store.v1.Memory
+	(*MemoryPage)(nil),            // 2: nola.store.v1.MemoryPage
+	(*Ref)(nil),                   // 3: nola.store.v1.Ref
+	(*Outcome)(nil),               // 4: nola.store.v1.Outcome
+	(*Deferred)(nil),              // 5: nola.store.v1.Deferred
+	(*Error)(nil),                 // 6: nola.store.v1.Error
+	(*Timer)(nil),                 // 7: nola.store.v1.Timer
+	(*Invocation)(nil),            // 8: nola.store.v1.Invocation
+	(*Key)(nil),                   // 9: nola.store.v1.Key
+	(*Caller)(nil),                // 10: nola.store.v1.Caller
+	(*Due)(nil),                   // 11: nola.store.v1.Due
+	(*Backlog)(nil),               // 12: nola.store.v1.Backlog
+	(*Outbox)(nil),                // 13: nola.store.v1.Outbox
+	(*Inbox)(nil),                 // 14: nola.store.v1.Inbox
+	(*UserKeys)(nil),              // 15: nola.store.v1.UserKeys
+	(*Floors)(nil),                // 16: nola.store.v1.Floors
+	(*Schedule)(nil),              // 17: nola.store.v1.Schedule
+	(*Spec)(nil),                  // 18: nola.store.v1.Spec
+	(*Cron)(nil),                  // 19: nola.store.v1.Cron
+	(*Interval)(nil),              // 20: nola.store.v1.Interval
+	(*CalendarSpec)(nil),          // 21: nola.store.v1.CalendarSpec
+	(*CalendarInterval)(nil),      // 22: nola.store.v1.CalendarInterval
+	(*Exclude)(nil),               // 23: nola.store.v1.Exclude
+	(*DateRange)(nil),             // 24: nola.store.v1.DateRange
+	(*HolidayRule)(nil),           // 25: nola.store.v1.HolidayRule
+	(*Calendar)(nil),              // 26: nola.store.v1.Calendar
+	(*Policy)(nil),                // 27: nola.store.v1.Policy
+	(*Progress)(nil),              // 28: nola.store.v1.Progress
+	(*Span)(nil),                  // 29: nola.store.v1.Span
+	(*Exception)(nil),             // 30: nola.store.v1.Exception
+	(*Backfill)(nil),              // 31: nola.store.v1.Backfill
+	(*DeadLetter)(nil),            // 32: nola.store.v1.DeadLetter
+	(*Running)(nil),               // 33: nola.store.v1.Running
+	(*Counter)(nil),               // 34: nola.store.v1.Counter
+	(*Occurrence)(nil),            // 35: nola.store.v1.Occurrence
+	(*Namespace)(nil),             // 36: nola.store.v1.Namespace
+	(*Module)(nil),                // 37: nola.store.v1.Module
+	(*ModuleVersion)(nil),         // 38: nola.store.v1.ModuleVersion
+	(*Manifest)(nil),              // 39: nola.store.v1.Manifest
+	(*Limits)(nil),                // 40: nola.store.v1.Limits
+	(*ScheduleEntry)(nil),         // 41: nola.store.v1.ScheduleEntry
+	(*CalendarEntry)(nil),         // 42: nola.store.v1.CalendarEntry
+	(*Cluster)(nil),               // 43: nola.store.v1.Cluster
+	nil,                           // 44: nola.store.v1.Error.MetadataEntry
+	nil,                           // 45: nola.store.v1.Schedule.LabelsEntry
+	nil,                           // 46: nola.store.v1.Namespace.LabelsEntry
+	nil,                           // 47: nola.store.v1.Manifest.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
 }
 var file_nola_store_v1_store_proto_depIdxs = []int32{
-	46, // 0: nola.store.v1.Actor.created:type_name -> google.protobuf.Timestamp
-	1,  // 1: nola.store.v1.Outcome.target:type_name -> nola.store.v1.Ref
-	46, // 2: nola.store.v1.Outcome.time:type_name -> google.protobuf.Timestamp
-	4,  // 3: nola.store.v1.Outcome.error:type_name -> nola.store.v1.Error
-	46, // 4: nola.store.v1.Deferred.deadline:type_name -> google.protobuf.Timestamp
-	6,  // 5: nola.store.v1.Deferred.invocation:type_name -> nola.store.v1.Invocation
-	42, // 6: nola.store.v1.Error.metadata:type_name -> nola.store.v1.Error.MetadataEntry
-	46, // 7: nola.store.v1.Timer.due:type_name -> google.protobuf.Timestamp
-	7,  // 8: nola.store.v1.Invocation.key:type_name -> nola.store.v1.Key
-	1,  // 9: nola.store.v1.Invocation.target:type_name -> nola.store.v1.Ref
-	8,  // 10: nola.store.v1.Invocation.caller:type_name -> nola.store.v1.Caller
-	1,  // 11: nola.store.v1.Invocation.chain:type_name -> nola.store.v1.Ref
-	46, // 12: nola.store.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	46, // 13: nola.store.v1.Invocation.due:type_name -> google.protobuf.Timestamp
-	46, // 14: nola.store.v1.Invocation.started:type_name -> google.protobuf.Timestamp
-	46, // 15: nola.store.v1.Key.first_attempt:type_name -> google.protobuf.Timestamp
-	1,  // 16: nola.store.v1.Caller.actor:type_name -> nola.store.v1.Ref
-	46, // 17: nola.store.v1.Caller.nominal:type_name -> google.protobuf.Timestamp
-	6,  // 18: nola.store.v1.Due.invocation:type_name -> nola.store.v1.Invocation
-	6,  // 19: nola.store.v1.Backlog.invocation:type_name -> nola.store.v1.Invocation
-	6,  // 20: nola.store.v1.Outbox.invocation:type_name -> nola.store.v1.Invocation
-	46, // 21: nola.store.v1.UserKeys.expiry:type_name -> google.protobuf.Timestamp
-	46, // 22: nola.store.v1.Floors.sessions:type_name -> google.protobuf.Timestamp
-	46, // 23: nola.store.v1.Floors.nested:type_name -> google.protobuf.Timestamp
-	46, // 24: nola.store.v1.Floors.outcomes:type_name -> google.protobuf.Timestamp
-	16, // 25: nola.store.v1.Schedule.spec:type_name -> nola.store.v1.Spec
-	25, // 26: nola.store.v1.Schedule.policy:type_name -> nola.store.v1.Policy
-	46, // 27: nola.store.v1.Schedule.paused_until:type_name -> google.protobuf.Timestamp
-	43, // 28: nola.store.v1.Schedule.labels:type_name -> nola.store.v1.Schedule.LabelsEntry
-	46, // 29: nola.store.v1.Schedule.created:type_name -> google.protobuf.Timestamp
-	46, // 30: nola.store.v1.Schedule.updated:type_name -> google.protobuf.Timestamp
-	24, // 31: nola.store.v1.Schedule.calendars:type_name -> nola.store.v1.Calendar
-	17, // 32: nola.store.v1.Spec.cron:type_name -> nola.store.v1.Cron
-	18, // 33: nola.store.v1.Spec.interval:type_name -> nola.store.v1.Interval
-	46, // 34: nola.store.v1.Spec.at:type_name -> google.protobuf.Timestamp
-	46, // 35: nola.store.v1.Spec.start:type_name -> google.protobuf.Timestamp
-	46, // 36: nola.store.v1.Spec.end:type_name -> google.protobuf.Timestamp
-	19, // 37: nola.store.v1.Spec.calendar:type_name -> nola.store.v1.CalendarSpec
-	20, // 38: nola.store.v1.Spec.calendar_interval:type_name -> nola.store.v1.CalendarInterval
-	21, // 39: nola.store.v1.Spec.exclude:type_name -> nola.store.v1.Exclude
-	46, // 40: nola.store.v1.Interval.anchor:type_name -> google.protobuf.Timestamp
-	19, // 41: nola.store.v1.Exclude.calendar:type_name -> nola.store.v1.CalendarSpec
-	22, // 42: nola.store.v1.Exclude.dates:type_name -> nola.store.v1.DateRange
-	22, // 43: nola.store.v1.Calendar.dates:type_name -> nola.store.v1.DateRange
-	23, // 44: nola.store.v1.Calendar.rules:type_name -> nola.store.v1.HolidayRule
-	46, // 45: nola.store.v1.Calendar.created:type_name -> google.protobuf.Timestamp
-	46, // 46: nola.store.v1.Calendar.updated:type_name -> google.protobuf.Timestamp
-	46, // 47: nola.store.v1.Progress.through:type_name -> google.protobuf.Timestamp
-	46, // 48: nola.store.v1.Progress.due:type_name -> google.protobuf.Timestamp
-	31, // 49: nola.store.v1.Progress.running:type_name -> nola.store.v1.Running
-	32, // 50: nola.store.v1.Progress.counters:type_name -> nola.store.v1.Counter
-	46, // 51: nola.store.v1.Progress.request_times:type_name -> google.protobuf.Timestamp
-	31, // 52: nola.store.v1.Progress.buffer:type_name -> nola.store.v1.Running
-	27, // 53: nola.store.v1.Progress.late:type_name -> nola.store.v1.Span
-	46, // 54: nola.store.v1.Progress.late_ready:type_name -> google.protobuf.Timestamp
-	28, // 55: nola.store.v1.Progress.exceptions:type_name -> nola.store.v1.Exception
-	29, // 56: nola.store.v1.Progress.backfills:type_name -> nola.store.v1.Backfill
-	30, // 57: nola.store.v1.Progress.dead_letters:type_name -> nola.store.v1.DeadLetter
-	46, // 58: nola.store.v1.Progress.last_result_nominal:type_name -> google.protobuf.Timestamp
-	46, // 59: nola.store.v1.Progress.last_error_nominal:type_name -> google.protobuf.Timestamp
-	46, // 60: nola.store.v1.Span.first:type_name -> google.protobuf.Timestamp
-	46, // 61: nola.store.v1.Span.last:type_name -> google.protobuf.Timestamp
-	46, // 62: nola.store.v1.Exception.nominal:type_name -> google.protobuf.Timestamp
-	46, // 63: nola.store.v1.Exception.moved:type_name -> google.protobuf.Timestamp
-	46, // 64: nola.store.v1.Backfill.start:type_name -> google.protobuf.Timestamp
-	46, // 65: nola.store.v1.Backfill.end:type_name -> google.protobuf.Timestamp
-	46, // 66: nola.store.v1.Backfill.cursor:type_name -> google.protobuf.Timestamp
-	46, // 67: nola.store.v1.Backfill.ready:type_name -> google.protobuf.Timestamp
-	46, // 68: nola.store.v1.Backfill.created:type_name -> google.protobuf.Timestamp
-	46, // 69: nola.store.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
-	46, // 70: nola.store.v1.DeadLetter.nominal:type_name -> google.protobuf.Timestamp
-	46, // 71: nola.store.v1.DeadLetter.started:type_name -> google.protobuf.Timestamp
-	46, // 72: nola.store.v1.DeadLetter.failed:type_name -> google.protobuf.Timestamp
-	46, // 73: nola.store.v1.Running.nominal:type_name -> google.protobuf.Timestamp
-	46, // 74: nola.store.v1.Running.started:type_name -> google.protobuf.Timestamp
-	46, // 75: nola.store.v1.Running.retry_at:type_name -> google.protobuf.Timestamp
-	46, // 76: nola.store.v1.Counter.first:type_name -> google.protobuf.Timestamp
-	46, // 77: nola.store.v1.Counter.last:type_name -> google.protobuf.Timestamp
-	46, // 78: nola.store.v1.Occurrence.nominal:type_name -> google.protobuf.Timestamp
-	46, // 79: nola.store.v1.Occurrence.started:type_name -> google.protobuf.Timestamp
-	46, // 80: nola.store.v1.Occurrence.ended:type_name -> google.protobuf.Timestamp
-	46, // 81: nola.store.v1.Occurrence.last:type_name -> google.protobuf.Timestamp
-	46, // 82: nola.store.v1.Namespace.created:type_name -> google.protobuf.Timestamp
-	46, // 83: nola.store.v1.Namespace.updated:type_name -> google.protobuf.Timestamp
-	44, // 84: nola.store.v1.Namespace.labels:type_name -> nola.store.v1.Namespace.LabelsEntry
-	46, // 85: nola.store.v1.ModuleVersion.created:type_name -> google.protobuf.Timestamp
-	37, // 86: nola.store.v1.ModuleVersion.manifest:type_name -> nola.store.v1.Manifest
-	45, // 87: nola.store.v1.Manifest.env:type_name -> nola.store.v1.Manifest.EnvEntry
-	38, // 88: nola.store.v1.Manifest.limits:type_name -> nola.store.v1.Limits
-	1,  // 89: nola.store.v1.ScheduleEntry.target:type_name -> nola.store.v1.Ref
-	46, // 90: nola.store.v1.ScheduleEntry.created:type_name -> google.protobuf.Timestamp
-	24, // 91: nola.store.v1.CalendarEntry.calendar:type_name -> nola.store.v1.Calendar
-	46, // 92: nola.store.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	48, // 0: nola.store.v1.Actor.created:type_name -> google.protobuf.Timestamp
+	2,  // 1: nola.store.v1.Memory.inline:type_name -> nola.store.v1.MemoryPage
+	3,  // 2: nola.store.v1.Outcome.target:type_name -> nola.store.v1.Ref
+	48, // 3: nola.store.v1.Outcome.time:type_name -> google.protobuf.Timestamp
+	6,  // 4: nola.store.v1.Outcome.error:type_name -> nola.store.v1.Error
+	48, // 5: nola.store.v1.Deferred.deadline:type_name -> google.protobuf.Timestamp
+	8,  // 6: nola.store.v1.Deferred.invocation:type_name -> nola.store.v1.Invocation
+	44, // 7: nola.store.v1.Error.metadata:type_name -> nola.store.v1.Error.MetadataEntry
+	48, // 8: nola.store.v1.Timer.due:type_name -> google.protobuf.Timestamp
+	9,  // 9: nola.store.v1.Invocation.key:type_name -> nola.store.v1.Key
+	3,  // 10: nola.store.v1.Invocation.target:type_name -> nola.store.v1.Ref
+	10, // 11: nola.store.v1.Invocation.caller:type_name -> nola.store.v1.Caller
+	3,  // 12: nola.store.v1.Invocation.chain:type_name -> nola.store.v1.Ref
+	48, // 13: nola.store.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	48, // 14: nola.store.v1.Invocation.due:type_name -> google.protobuf.Timestamp
+	48, // 15: nola.store.v1.Invocation.started:type_name -> google.protobuf.Timestamp
+	48, // 16: nola.store.v1.Key.first_attempt:type_name -> google.protobuf.Timestamp
+	3,  // 17: nola.store.v1.Caller.actor:type_name -> nola.store.v1.Ref
+	48, // 18: nola.store.v1.Caller.nominal:type_name -> google.protobuf.Timestamp
+	8,  // 19: nola.store.v1.Due.invocation:type_name -> nola.store.v1.Invocation
+	8,  // 20: nola.store.v1.Backlog.invocation:type_name -> nola.store.v1.Invocation
+	8,  // 21: nola.store.v1.Outbox.invocation:type_name -> nola.store.v1.Invocation
+	48, // 22: nola.store.v1.UserKeys.expiry:type_name -> google.protobuf.Timestamp
+	48, // 23: nola.store.v1.Floors.sessions:type_name -> google.protobuf.Timestamp
+	48, // 24: nola.store.v1.Floors.nested:type_name -> google.protobuf.Timestamp
+	48, // 25: nola.store.v1.Floors.outcomes:type_name -> google.protobuf.Timestamp
+	18, // 26: nola.store.v1.Schedule.spec:type_name -> nola.store.v1.Spec
+	27, // 27: nola.store.v1.Schedule.policy:type_name -> nola.store.v1.Policy
+	48, // 28: nola.store.v1.Schedule.paused_until:type_name -> google.protobuf.Timestamp
+	45, // 29: nola.store.v1.Schedule.labels:type_name -> nola.store.v1.Schedule.LabelsEntry
+	48, // 30: nola.store.v1.Schedule.created:type_name -> google.protobuf.Timestamp
+	48, // 31: nola.store.v1.Schedule.updated:type_name -> google.protobuf.Timestamp
+	26, // 32: nola.store.v1.Schedule.calendars:type_name -> nola.store.v1.Calendar
+	19, // 33: nola.store.v1.Spec.cron:type_name -> nola.store.v1.Cron
+	20, // 34: nola.store.v1.Spec.interval:type_name -> nola.store.v1.Interval
+	48, // 35: nola.store.v1.Spec.at:type_name -> google.protobuf.Timestamp
+	48, // 36: nola.store.v1.Spec.start:type_name -> google.protobuf.Timestamp
+	48, // 37: nola.store.v1.Spec.end:type_name -> google.protobuf.Timestamp
+	21, // 38: nola.store.v1.Spec.calendar:type_name -> nola.store.v1.CalendarSpec
+	22, // 39: nola.store.v1.Spec.calendar_interval:type_name -> nola.store.v1.CalendarInterval
+	23, // 40: nola.store.v1.Spec.exclude:type_name -> nola.store.v1.Exclude
+	48, // 41: nola.store.v1.Interval.anchor:type_name -> google.protobuf.Timestamp
+	21, // 42: nola.store.v1.Exclude.calendar:type_name -> nola.store.v1.CalendarSpec
+	24, // 43: nola.store.v1.Exclude.dates:type_name -> nola.store.v1.DateRange
+	24, // 44: nola.store.v1.Calendar.dates:type_name -> nola.store.v1.DateRange
+	25, // 45: nola.store.v1.Calendar.rules:type_name -> nola.store.v1.HolidayRule
+	48, // 46: nola.store.v1.Calendar.created:type_name -> google.protobuf.Timestamp
+	48, // 47: nola.store.v1.Calendar.updated:type_name -> google.protobuf.Timestamp
+	48, // 48: nola.store.v1.Progress.through:type_name -> google.protobuf.Timestamp
+	48, // 49: nola.store.v1.Progress.due:type_name -> google.protobuf.Timestamp
+	33, // 50: nola.store.v1.Progress.running:type_name -> nola.store.v1.Running
+	34, // 51: nola.store.v1.Progress.counters:type_name -> nola.store.v1.Counter
+	48, // 52: nola.store.v1.Progress.request_times:type_name -> google.protobuf.Timestamp
+	33, // 53: nola.store.v1.Progress.buffer:type_name -> nola.store.v1.Running
+	29, // 54: nola.store.v1.Progress.late:type_name -> nola.store.v1.Span
+	48, // 55: nola.store.v1.Progress.late_ready:type_name -> google.protobuf.Timestamp
+	30, // 56: nola.store.v1.Progress.exceptions:type_name -> nola.store.v1.Exception
+	31, // 57: nola.store.v1.Progress.backfills:type_name -> nola.store.v1.Backfill
+	32, // 58: nola.store.v1.Progress.dead_letters:type_name -> nola.store.v1.DeadLetter
+	48, // 59: nola.store.v1.Progress.last_result_nominal:type_name -> google.protobuf.Timestamp
+	48, // 60: nola.store.v1.Progress.last_error_nominal:type_name -> google.protobuf.Timestamp
+	48, // 61: nola.store.v1.Span.first:type_name -> google.protobuf.Timestamp
+	48, // 62: nola.store.v1.Span.last:type_name -> google.protobuf.Timestamp
+	48, // 63: nola.store.v1.Exception.nominal:type_name -> google.protobuf.Timestamp
+	48, // 64: nola.store.v1.Exception.moved:type_name -> google.protobuf.Timestamp
+	48, // 65: nola.store.v1.Backfill.start:type_name -> google.protobuf.Timestamp
+	48, // 66: nola.store.v1.Backfill.end:type_name -> google.protobuf.Timestamp
+	48, // 67: nola.store.v1.Backfill.cursor:type_name -> google.protobuf.Timestamp
+	48, // 68: nola.store.v1.Backfill.ready:type_name -> google.protobuf.Timestamp
+	48, // 69: nola.store.v1.Backfill.created:type_name -> google.protobuf.Timestamp
+	48, // 70: nola.store.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
+	48, // 71: nola.store.v1.DeadLetter.nominal:type_name -> google.protobuf.Timestamp
+	48, // 72: nola.store.v1.DeadLetter.started:type_name -> google.protobuf.Timestamp
+	48, // 73: nola.store.v1.DeadLetter.failed:type_name -> google.protobuf.Timestamp
+	48, // 74: nola.store.v1.Running.nominal:type_name -> google.protobuf.Timestamp
+	48, // 75: nola.store.v1.Running.started:type_name -> google.protobuf.Timestamp
+	48, // 76: nola.store.v1.Running.retry_at:type_name -> google.protobuf.Timestamp
+	48, // 77: nola.store.v1.Counter.first:type_name -> google.protobuf.Timestamp
+	48, // 78: nola.store.v1.Counter.last:type_name -> google.protobuf.Timestamp
+	48, // 79: nola.store.v1.Occurrence.nominal:type_name -> google.protobuf.Timestamp
+	48, // 80: nola.store.v1.Occurrence.started:type_name -> google.protobuf.Timestamp
+	48, // 81: nola.store.v1.Occurrence.ended:type_name -> google.protobuf.Timestamp
+	48, // 82: nola.store.v1.Occurrence.last:type_name -> google.protobuf.Timestamp
+	48, // 83: nola.store.v1.Namespace.created:type_name -> google.protobuf.Timestamp
+	48, // 84: nola.store.v1.Namespace.updated:type_name -> google.protobuf.Timestamp
+	46, // 85: nola.store.v1.Namespace.labels:type_name -> nola.store.v1.Namespace.LabelsEntry
+	48, // 86: nola.store.v1.ModuleVersion.created:type_name -> google.protobuf.Timestamp
+	39, // 87: nola.store.v1.ModuleVersion.manifest:type_name -> nola.store.v1.Manifest
+	47, // 88: nola.store.v1.Manifest.env:type_name -> nola.store.v1.Manifest.EnvEntry
+	40, // 89: nola.store.v1.Manifest.limits:type_name -> nola.store.v1.Limits
+	3,  // 90: nola.store.v1.ScheduleEntry.target:type_name -> nola.store.v1.Ref
+	48, // 91: nola.store.v1.ScheduleEntry.created:type_name -> google.protobuf.Timestamp
+	26, // 92: nola.store.v1.CalendarEntry.calendar:type_name -> nola.store.v1.Calendar
+	48, // 93: nola.store.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	94, // [94:94] is the sub-list for method output_type
+	94, // [94:94] is the sub-list for method input_type
+	94, // [94:94] is the sub-list for extension type_name
+	94, // [94:94] is the sub-list for extension extendee
+	0,  // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_nola_store_v1_store_proto_init() }
@@ -4394,7 +4597,7 @@ func file_nola_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_store_v1_store_proto_rawDesc), len(file_nola_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -42,12 +42,21 @@ const (
 	// ClusterServiceListNodesProcedure is the fully-qualified name of the ClusterService's ListNodes
 	// RPC.
 	ClusterServiceListNodesProcedure = "/nola.v1.ClusterService/ListNodes"
+	// ClusterServiceDrainNodeProcedure is the fully-qualified name of the ClusterService's DrainNode
+	// RPC.
+	ClusterServiceDrainNodeProcedure = "/nola.v1.ClusterService/DrainNode"
 	// ClusterServiceListShardsProcedure is the fully-qualified name of the ClusterService's ListShards
 	// RPC.
 	ClusterServiceListShardsProcedure = "/nola.v1.ClusterService/ListShards"
 	// ClusterServiceLocateActorProcedure is the fully-qualified name of the ClusterService's
 	// LocateActor RPC.
 	ClusterServiceLocateActorProcedure = "/nola.v1.ClusterService/LocateActor"
+	// ClusterServiceCreateBackupProcedure is the fully-qualified name of the ClusterService's
+	// CreateBackup RPC.
+	ClusterServiceCreateBackupProcedure = "/nola.v1.ClusterService/CreateBackup"
+	// ClusterServiceListBackupsProcedure is the fully-qualified name of the ClusterService's
+	// ListBackups RPC.
+	ClusterServiceListBackupsProcedure = "/nola.v1.ClusterService/ListBackups"
 )
 
 // ClusterServiceClient is a client for the nola.v1.ClusterService service.
@@ -60,12 +69,25 @@ type ClusterServiceClient interface {
 	// settles. It answers after at most 5 s of work; ask again with to until
 	// reached. With a real clock it answers TIME_NOT_VIRTUAL.
 	AdvanceTime(context.Context, *connect.Request[v1.AdvanceTimeRequest]) (*connect.Response[v1.AdvanceTimeResponse], error)
+	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
+	// DrainNode has a node give its shards to the others and take none, or, with
+	// undo, take part again. It answers at once; ListNodes shows how far it is. The
+	// node forgets it when it restarts.
+	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// CreateBackup copies the store, while it works, into a new directory on the
+	// server's machine. Everything that was acknowledged before the call is in
+	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
+	// has no directory for backups, and ALREADY_EXISTS if the name is taken.
+	CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error)
+	// ListBackups lists the complete backups on the server's machine, in the
+	// order of their names.
+	ListBackups(context.Context, *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the nola.v1.ClusterService service. By default,
@@ -97,6 +119,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("ListNodes")),
 			connect.WithClientOptions(opts...),
 		),
+		drainNode: connect.NewClient[v1.DrainNodeRequest, v1.DrainNodeResponse](
+			httpClient,
+			baseURL+ClusterServiceDrainNodeProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
+			connect.WithClientOptions(opts...),
+		),
 		listShards: connect.NewClient[v1.ListShardsRequest, v1.ListShardsResponse](
 			httpClient,
 			baseURL+ClusterServiceListShardsProcedure,
@@ -109,16 +137,31 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
 			connect.WithClientOptions(opts...),
 		),
+		createBackup: connect.NewClient[v1.CreateBackupRequest, v1.CreateBackupResponse](
+			httpClient,
+			baseURL+ClusterServiceCreateBackupProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("CreateBackup")),
+			connect.WithClientOptions(opts...),
+		),
+		listBackups: connect.NewClient[v1.ListBackupsRequest, v1.ListBackupsResponse](
+			httpClient,
+			baseURL+ClusterServiceListBackupsProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListBackups")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	getCluster  *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
-	advanceTime *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
-	listNodes   *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
-	listShards  *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
-	locateActor *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	getCluster   *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
+	advanceTime  *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
+	listNodes    *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	drainNode    *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
+	listShards   *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
+	locateActor  *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	createBackup *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
+	listBackups  *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
 }
 
 // GetCluster calls nola.v1.ClusterService.GetCluster.
@@ -136,6 +179,11 @@ func (c *clusterServiceClient) ListNodes(ctx context.Context, req *connect.Reque
 	return c.listNodes.CallUnary(ctx, req)
 }
 
+// DrainNode calls nola.v1.ClusterService.DrainNode.
+func (c *clusterServiceClient) DrainNode(ctx context.Context, req *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
+	return c.drainNode.CallUnary(ctx, req)
+}
+
 // ListShards calls nola.v1.ClusterService.ListShards.
 func (c *clusterServiceClient) ListShards(ctx context.Context, req *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error) {
 	return c.listShards.CallUnary(ctx, req)
@@ -144,6 +192,16 @@ func (c *clusterServiceClient) ListShards(ctx context.Context, req *connect.Requ
 // LocateActor calls nola.v1.ClusterService.LocateActor.
 func (c *clusterServiceClient) LocateActor(ctx context.Context, req *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error) {
 	return c.locateActor.CallUnary(ctx, req)
+}
+
+// CreateBackup calls nola.v1.ClusterService.CreateBackup.
+func (c *clusterServiceClient) CreateBackup(ctx context.Context, req *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
+	return c.createBackup.CallUnary(ctx, req)
+}
+
+// ListBackups calls nola.v1.ClusterService.ListBackups.
+func (c *clusterServiceClient) ListBackups(ctx context.Context, req *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error) {
+	return c.listBackups.CallUnary(ctx, req)
 }
 
 // ClusterServiceHandler is an implementation of the nola.v1.ClusterService service.
@@ -156,12 +214,25 @@ type ClusterServiceHandler interface {
 	// settles. It answers after at most 5 s of work; ask again with to until
 	// reached. With a real clock it answers TIME_NOT_VIRTUAL.
 	AdvanceTime(context.Context, *connect.Request[v1.AdvanceTimeRequest]) (*connect.Response[v1.AdvanceTimeResponse], error)
+	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
+	// DrainNode has a node give its shards to the others and take none, or, with
+	// undo, take part again. It answers at once; ListNodes shows how far it is. The
+	// node forgets it when it restarts.
+	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// CreateBackup copies the store, while it works, into a new directory on the
+	// server's machine. Everything that was acknowledged before the call is in
+	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
+	// has no directory for backups, and ALREADY_EXISTS if the name is taken.
+	CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error)
+	// ListBackups lists the complete backups on the server's machine, in the
+	// order of their names.
+	ListBackups(context.Context, *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error)
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -189,6 +260,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("ListNodes")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceDrainNodeHandler := connect.NewUnaryHandler(
+		ClusterServiceDrainNodeProcedure,
+		svc.DrainNode,
+		connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceListShardsHandler := connect.NewUnaryHandler(
 		ClusterServiceListShardsProcedure,
 		svc.ListShards,
@@ -201,6 +278,18 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceCreateBackupHandler := connect.NewUnaryHandler(
+		ClusterServiceCreateBackupProcedure,
+		svc.CreateBackup,
+		connect.WithSchema(clusterServiceMethods.ByName("CreateBackup")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListBackupsHandler := connect.NewUnaryHandler(
+		ClusterServiceListBackupsProcedure,
+		svc.ListBackups,
+		connect.WithSchema(clusterServiceMethods.ByName("ListBackups")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nola.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceGetClusterProcedure:
@@ -209,10 +298,16 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceAdvanceTimeHandler.ServeHTTP(w, r)
 		case ClusterServiceListNodesProcedure:
 			clusterServiceListNodesHandler.ServeHTTP(w, r)
+		case ClusterServiceDrainNodeProcedure:
+			clusterServiceDrainNodeHandler.ServeHTTP(w, r)
 		case ClusterServiceListShardsProcedure:
 			clusterServiceListShardsHandler.ServeHTTP(w, r)
 		case ClusterServiceLocateActorProcedure:
 			clusterServiceLocateActorHandler.ServeHTTP(w, r)
+		case ClusterServiceCreateBackupProcedure:
+			clusterServiceCreateBackupHandler.ServeHTTP(w, r)
+		case ClusterServiceListBackupsProcedure:
+			clusterServiceListBackupsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -234,10 +329,22 @@ func (UnimplementedClusterServiceHandler) ListNodes(context.Context, *connect.Re
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListNodes is not implemented"))
 }
 
+func (UnimplementedClusterServiceHandler) DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.DrainNode is not implemented"))
+}
+
 func (UnimplementedClusterServiceHandler) ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListShards is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.LocateActor is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.CreateBackup is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListBackups(context.Context, *connect.Request[v1.ListBackupsRequest]) (*connect.Response[v1.ListBackupsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListBackups is not implemented"))
 }

@@ -1,0 +1,73 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+)
+
+// WeightMax is the greatest weight of a node, and WeightDefault that of one that
+// was not told.
+const (
+	WeightMax     = 1000
+	WeightDefault = 100
+)
+
+// NodeRow is what a node says of itself with each beat.
+type NodeRow struct {
+	// ID names one process, from its first beat to the end of its lease. It is made
+	// afresh for each.
+	ID string
+	// Name is the machine's, the same after a restart; no two nodes share one.
+	Name string
+	// Address is where clients reach the node, Peer where other nodes do.
+	Address string
+	Peer    string
+	Version string
+	// Weight is the node's share of the shards, in proportion to the others' weights:
+	// 0 to WeightMax. A node of weight 0 gives its shards away.
+	Weight int
+	// Leaving says that the node is about to end: it takes nothing.
+	Leaving bool
+	Labels  map[string]string
+	Started time.Time
+	// Beat numbers the beats of the ID, from 1.
+	Beat uint64
+}
+
+// ShardRow says who owns a shard. Epochs only increase.
+type ShardRow struct {
+	Shard nola.ShardID
+	Epoch nola.Epoch // 0: nobody ever owned it
+	Node  string     // ID of the owner; empty: released
+	// HandoffTo is the ID of the node that shall have a released shard; empty: any.
+	HandoffTo string
+}
+
+// Directory is what the nodes of a cluster know of each other: rows in the store
+// that they share. Its methods may be called at once. After an error the outcome
+// is unknown.
+type Directory interface {
+	// Join makes the ID of a process, never used before, under which this node beats
+	// and claims from now on. The one before, if any, is over.
+	Join(ctx context.Context) (node string, err error)
+	// Beat writes the row of this node. Of several the greatest Beat wins.
+	Beat(ctx context.Context, row NodeRow) error
+	// Nodes reads the rows of all nodes, with every beat that was acknowledged
+	// before the call.
+	Nodes(ctx context.Context) ([]NodeRow, error)
+	// Forget deletes the row of a node that is dead and owns nothing.
+	Forget(ctx context.Context, node string) error
+	// Shards reads the rows of all shards, in the order of their numbers.
+	Shards(ctx context.Context) ([]ShardRow, error)
+	// Claim makes node, which Join has answered, the owner of the shard under a
+	// higher epoch, if its row is still from, and answers where the shard stands: what its owner before has
+	// committed is in the store. The owner that from names is dead, or node itself.
+	// It answers ErrMoved if the row has changed.
+	Claim(ctx context.Context, node string, from ShardRow) (persistence.Head, error)
+	// Release makes nobody the owner of a shard that this node owns under that
+	// epoch, and has stopped to serve; to is the node that shall have it, or empty.
+	Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error
+}

@@ -1,0 +1,98 @@
+package shard_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nolaproject/nola"
+)
+
+// herd sets timers of as many actors, due in a second, and answers when.
+func herd(t *testing.T, w *world, count int, payload string) (due time.Time) {
+	t.Helper()
+	due = time.Now().Add(time.Second)
+	for i := range count {
+		tm := nola.Timer{Name: "t", Operation: "busy", Payload: []byte(payload), Due: due}
+		if err := w.m.SetTimer(context.Background(), ref(fmt.Sprint("h", i)), tm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return due
+}
+
+// awaitTurns looks every millisecond until so many turns have begun.
+func awaitTurns(w *world, count int64) {
+	for tick := time.NewTicker(time.Millisecond); w.code.turns.Load() < count; {
+		<-tick.C
+	}
+}
+
+// TestHerdLetsCallsThrough has 400 timers due at one instant, whose turns take a
+// millisecond of a processor each, and calls meanwhile. In the bubble time passes
+// only while everybody waits, so what a call takes is what it waited for a
+// processor that the herd had.
+func TestHerdLetsCallsThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 2 })
+		const count = 400
+		due := herd(t, w, count, "1000")
+		// A share of half of the processors, and half of the time.
+		end := due.Add(4*count*time.Millisecond/2 + time.Second/10)
+		<-time.After(time.Until(due) - time.Second/2)
+		for calls := 0; time.Now().Before(end); calls++ {
+			began := time.Now()
+			w.must("caller", "inc", "")
+			if took := time.Since(began); took > 0 {
+				t.Fatalf("call %d, %s after the herd was due, waited for %s", calls, began.Sub(due), took)
+			}
+			<-time.After(time.Millisecond)
+		}
+		for i := range count {
+			if got := w.must(fmt.Sprint("h", i), "get", ""); got != "1" {
+				t.Fatalf("%s after it was due, timer %d of the herd has fired %q times", time.Since(due), i, got)
+			}
+		}
+	})
+}
+
+// TestHerdAloneHasTheProcessors has nobody call while the same herd drains.
+func TestHerdAloneHasTheProcessors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 2 })
+		const count = 400
+		due := herd(t, w, count, "1000")
+		awaitTurns(w, count)
+		if took := time.Since(due); took > count*time.Millisecond/2+10*time.Millisecond {
+			t.Errorf("two processors took %s for %d ms of work", took, count)
+		}
+	})
+}
+
+// TestSlowTimerHoldsUpNoOther has timers due together with ones that are busy for
+// a minute, while somebody calls.
+func TestSlowTimerHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 4 })
+		slow := time.Now().Add(time.Second / 2)
+		for i := range 2 {
+			tm := nola.Timer{Name: "t", Operation: "busy", Payload: []byte("20000000"), Due: slow}
+			if err := w.m.SetTimer(t.Context(), ref(fmt.Sprint("slow", i)), tm); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const count = 10
+		due := herd(t, w, count, "1000")
+		for time.Since(due) < time.Second {
+			w.must("caller", "inc", "")
+			<-time.After(10 * time.Millisecond)
+		}
+		for i := range count {
+			if got := w.must(fmt.Sprint("h", i), "get", ""); got != "1" {
+				t.Fatalf("a second after it was due, timer %d has fired %q times; two guests are busy", i, got)
+			}
+		}
+	})
+}
