@@ -102,6 +102,12 @@ func (m *Modules) Module(namespace, name string) (nola.Module, uint64, error) {
 	return m.load(key)
 }
 
+// ready reports whether a module is ready to run, by one look into a map. If not,
+// it may exist all the same.
+func (m *Modules) ready(namespace, name string) bool {
+	return (*m.current.Load())[moduleName{namespace, name}] != nil
+}
+
 // load reads a module from the store and prepares it, once for all who ask. If
 // that fails, it is the answer of all of them, and of who asks within
 // loadBackoff, for preparing takes its time.

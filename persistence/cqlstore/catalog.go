@@ -100,12 +100,6 @@ func freshVersion() int64 {
 	}
 }
 
-// CatalogReserve implements [persistence.Store]. No conditional write is cheaper
-// than a durable one.
-func (s *Store) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
-	return s.CatalogPut(ctx, space, key, version, value)
-}
-
 // CatalogPut implements [persistence.Store].
 func (s *Store) CatalogPut(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
 	if err := s.usable(ctx); err != nil {
@@ -119,6 +113,12 @@ func (s *Store) CatalogPut(ctx context.Context, space persistence.Space, key str
 		return 0, s.entryError("write", key, err)
 	}
 	return next, err
+}
+
+// CatalogReserve implements [persistence.Store]. Catalogue and journal have no
+// order of their own, so it is as durable as a put.
+func (s *Store) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return s.CatalogPut(ctx, space, key, version, value)
 }
 
 func (s *Store) put(ctx context.Context, at entryKey, version uint64, value []byte) (uint64, error) {
