@@ -92,11 +92,13 @@ func (l line) Swap(i, j int) {
 	l[i], l[j] = l[j], l[i]
 	l[i].at, l[j].at = i, j
 }
+
 func (l *line) Push(x any) {
 	s := x.(*share)
 	s.at = len(*l)
 	*l = append(*l, s)
 }
+
 func (l *line) Pop() any {
 	s := (*l)[len(*l)-1]
 	(*l)[len(*l)-1] = nil

@@ -847,7 +847,8 @@ func (f *fake) AdvanceTime(_ context.Context, req *connect.Request[nolav1.Advanc
 
 func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListShardsRequest]) (*connect.Response[nolav1.ListShardsResponse], error) {
 	all := []*nolav1.Shard{
-		{Shard: 0, NodeId: "n1#7f3a", Epoch: 3, Seq: 120, Activations: 2, Due: 1, DesiredNodeId: "n1#7f3a"}, {Shard: 1, DesiredNodeId: "n1#7f3a"},
+		{Shard: 0, NodeId: "n1#7f3a", Epoch: 3, Seq: 120, Activations: 2, Due: 1, DesiredNodeId: "n1#7f3a"},
+		{Shard: 1, DesiredNodeId: "n1#7f3a"},
 		{Shard: 2, NodeId: "n1#7f3a", Epoch: 4, Seq: 7, DesiredNodeId: "n1#7f3a"},
 	}
 	some, next := page(all, req.Msg.PageSize, req.Msg.PageToken)
