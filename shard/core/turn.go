@@ -89,6 +89,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 	}
 	a.steps += t.Effects.Steps
 	a.used = s.now
+	s.setBytes(a, t.Bytes)
 	before := s.open().batch.Bytes()
 	switch c := t.Call; {
 	case t.Shutdown != "":
@@ -107,7 +108,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.endCast(t, out)
 	}
 	s.folded(before)
-	s.setBytes(a, t.Bytes)
+	s.setBytes(a, t.Bytes) // again, for what a keeps may have changed
 	for _, ref := range pinned {
 		if sc := s.schedules[ref]; sc != nil {
 			s.evict(sc)
