@@ -47,6 +47,7 @@ func (m *Manager) clockLoop() {
 	c := &m.clock
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var shed time.Time // when actors were last asked to leave memory
 	for {
 		select {
 		case <-m.ctx.Done():
@@ -81,7 +82,10 @@ func (m *Manager) clockLoop() {
 				next = min(next, b.wake.Load())
 			}
 		}
-		m.shed(bytes)
+		if now.Sub(shed) >= shedEvery || now.Before(shed) {
+			shed = now
+			m.shed(bytes)
+		}
 		wait := time.Duration(max(0, next-now.UnixNano()))
 		if wait > 0 && m.cfg.Virtual != nil {
 			wait = clockGlance // time moves by itself to nothing; Advance looks itself
@@ -89,6 +93,10 @@ func (m *Manager) clockLoop() {
 		timer.Reset(wait)
 	}
 }
+
+// shedEvery is how often actors are asked to leave memory at most: those asked
+// before should have left, or too many would.
+const shedEvery = 100 * time.Millisecond
 
 // shed has idle actors passivated when their instances take more memory than
 // they may.

@@ -53,7 +53,7 @@ type runner struct {
 	lent  bool // the token is an extra one
 	// pooled marks a goroutine of the pool, which is replaced while it waits.
 	pooled bool
-	due    bool // of the pool: does what is due
+	later  bool // of the pool: does what nobody asked for
 	shares bool // has a share of what may do so; the pool's mutex guards it
 	out    core.Output
 }
@@ -181,7 +181,7 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 			if !m.commit.request(b) {
 				continue
 			}
-			if nested || r.due { // who does what is due goes on with it
+			if nested || r.later { // who does what nobody asked for goes on with it
 				m.commit.handOver()
 				continue
 			}

@@ -12,31 +12,33 @@ import (
 // by the limits of the shards: one task per activation with a turn, stream,
 // load or tick.
 //
-// What is due has a queue of its own. While others call it gets some of the
+// What nobody asked for just now (what is due, and idle actors on their way out
+// of memory) has a queue of its own. While others call it gets some of the
 // processors only, so that a herd that is due at one instant does not stand in
 // front of them; it always gets one, so that it is not starved either.
 type pool struct {
-	m      *Manager
-	max    int           // goroutines at work
-	dueMax int           // of these, on what is due while others call
-	quiet  chan struct{} // poked when nothing is left to do
-	wg     sync.WaitGroup
+	m        *Manager
+	max      int           // goroutines at work
+	laterMax int           // of these, on what nobody asked for, while others call
+	quiet    chan struct{} // poked when nothing is left to do
+	wg       sync.WaitGroup
 
-	mu      sync.Mutex // guards the fields below
-	queue   []task
-	due     []task
-	active  int // at work, not parked
-	dueBusy int // of these, with a share of dueMax
-	closed  bool
+	mu        sync.Mutex // guards the fields below
+	queue     []task
+	leaving   []task // before later ones: they make room
+	later     []task
+	active    int // at work, not parked
+	laterBusy int // of these, with a share of laterMax
+	closed    bool
 }
 
-// duePatience is how long a task of what is due counts against dueMax: one that
+// laterPatience is how long such a task counts against laterMax: one that
 // takes longer, such as a guest that loops, holds up no other.
-const duePatience = 10 * time.Millisecond
+const laterPatience = 10 * time.Millisecond
 
 const (
-	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
-	dueRestMax = 5 * time.Millisecond
+	laterSlice   = time.Millisecond // of work on later tasks, before a rest as long
+	laterRestMax = 5 * time.Millisecond
 )
 
 // task is one of: an input to be stepped, a turn to be run, a load to be filled,
@@ -49,17 +51,30 @@ type task struct {
 	delivery *core.Delivery
 }
 
-// due reports whether the task is about what became due, and nobody waits for it.
-func (t *task) due() bool {
+// later reports whether nobody asked for the task.
+func (t *task) later() bool {
 	if t.turn != nil {
-		return t.turn.WasDue()
+		return t.turn.Unasked()
 	}
-	_, tick := t.input.(*core.Tick)
-	return tick
+	switch t.input.(type) {
+	case *core.Tick, *core.Shed:
+		return true
+	}
+	return false
+}
+
+// leaves reports whether the task has to do with actors on their way out of
+// memory.
+func (t *task) leaves() bool {
+	if t.turn != nil {
+		return t.turn.Shutdown != ""
+	}
+	_, shed := t.input.(*core.Shed)
+	return shed
 }
 
 func (p *pool) init(m *Manager, workers, tokens int) {
-	p.m, p.max, p.dueMax = m, workers, max(1, tokens/2)
+	p.m, p.max, p.laterMax = m, workers, max(1, tokens/2)
 	p.quiet = make(chan struct{}, 1)
 }
 
@@ -71,17 +86,20 @@ func (p *pool) submit(t task) {
 		return
 	}
 	p.m.work.begin()
-	if t.due() {
-		p.due = append(p.due, t)
-	} else {
+	switch {
+	case !t.later():
 		p.queue = append(p.queue, t)
+	case t.leaves():
+		p.leaving = append(p.leaving, t)
+	default:
+		p.later = append(p.later, t)
 	}
 	p.staff()
 }
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || len(p.due) > 0 && (p.dueBusy < p.dueMax || !p.m.called())
+	return len(p.queue) > 0 || len(p.leaving)+len(p.later) > 0 && (p.laterBusy < p.laterMax || !p.m.called())
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
@@ -93,34 +111,36 @@ func (p *pool) staff() {
 }
 
 // take answers the next task. The mutex is held, and there is one.
-func (p *pool) take() (t task, due bool) {
+func (p *pool) take() (t task, later bool) {
 	from := &p.queue
-	if due = len(p.queue) == 0; due {
-		from = &p.due
+	if later = len(p.queue) == 0; later {
+		if from = &p.leaving; len(p.leaving) == 0 {
+			from = &p.later
+		}
 	}
 	t = (*from)[0]
 	(*from)[0] = task{}
 	*from = (*from)[1:]
-	return t, due
+	return t, later
 }
 
 // work does tasks until there are none.
 func (p *pool) work() {
 	r := &runner{m: p.m, pooled: true}
-	patience := time.AfterFunc(duePatience, func() {
+	patience := time.AfterFunc(laterPatience, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.yield(r)
 		p.staff()
 	})
 	defer patience.Stop()
-	var spent time.Duration // on what was due, since the last rest
+	var spent time.Duration // on later tasks, since the last rest
 	for {
 		p.mu.Lock()
 		p.yield(r)
 		if !p.some() || p.active > p.max {
 			p.active--
-			if p.active == 0 && len(p.queue) == 0 && len(p.due) == 0 {
+			if p.active == 0 && len(p.queue)+len(p.leaving)+len(p.later) == 0 {
 				select {
 				case p.quiet <- struct{}{}:
 				default:
@@ -130,10 +150,10 @@ func (p *pool) work() {
 			return
 		}
 		var t task
-		if t, r.due = p.take(); r.due {
+		if t, r.later = p.take(); r.later {
 			r.shares = true
-			p.dueBusy++
-			patience.Reset(duePatience)
+			p.laterBusy++
+			patience.Reset(laterPatience)
 		}
 		p.staff()
 		p.mu.Unlock()
@@ -141,19 +161,19 @@ func (p *pool) work() {
 		r.do(t)
 		r.release()
 		p.m.work.end()
-		if !r.due {
+		if !r.later {
 			continue
 		}
-		if spent += time.Since(began); spent >= dueSlice {
+		if spent += time.Since(began); spent >= laterSlice {
 			patience.Stop()
-			p.rest(min(spent, dueRestMax))
+			p.rest(min(spent, laterRestMax))
 			spent = 0
 		}
 	}
 }
 
 // rest lets others have the processor, and the goroutine's place in the pool, if
-// somebody calls. What is due waits meanwhile.
+// somebody calls. What nobody asked for waits meanwhile.
 func (p *pool) rest(d time.Duration) {
 	if !p.m.called() {
 		return
@@ -173,11 +193,11 @@ func (p *pool) rest(d time.Duration) {
 	p.mu.Unlock()
 }
 
-// yield gives back r's share of dueMax, if it has one. The mutex is held.
+// yield gives back r's share of laterMax, if it has one. The mutex is held.
 func (p *pool) yield(r *runner) {
 	if r.shares {
 		r.shares = false
-		p.dueBusy--
+		p.laterBusy--
 	}
 }
 
@@ -200,7 +220,7 @@ func (p *pool) park(r *runner) (unpark func()) {
 func (p *pool) drain(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		quiet := p.active == 0 && len(p.queue) == 0 && len(p.due) == 0
+		quiet := p.active == 0 && len(p.queue)+len(p.leaving)+len(p.later) == 0
 		p.mu.Unlock()
 		if quiet {
 			return nil
@@ -217,7 +237,7 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue, p.due = nil, nil
+	p.queue, p.leaving, p.later = nil, nil, nil
 	p.mu.Unlock()
 	p.wg.Wait()
 }

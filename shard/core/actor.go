@@ -452,7 +452,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 		s.rest(a, out)
 		return
 	}
-	a.stopping = false
+	s.setStopping(a, false)
 	s.idle.remove(a)
 	a.running = true
 	s.turns++
@@ -701,7 +701,7 @@ func (s *Shard) passivateIdle(out *Output) {
 // committed, then the memory goes.
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 	s.idle.remove(a)
-	a.stopping = true
+	s.setStopping(a, true)
 	if a.Shell == nil || a.fresh {
 		s.stop(a, out)
 		return
@@ -724,10 +724,24 @@ func (s *Shard) stop(a *Activation, out *Output) {
 	out.Closed = append(out.Closed, a)
 }
 
+// setStopping marks a as on its way out of memory, or as one that stays.
+func (s *Shard) setStopping(a *Activation, stopping bool) {
+	switch {
+	case stopping && !a.stopping:
+		s.going += a.bytes
+	case !stopping && a.stopping:
+		s.going -= a.bytes
+	}
+	a.stopping = stopping
+}
+
 // setBytes notes that a's instance holds n bytes. What a keeps comes on top.
 func (s *Shard) setBytes(a *Activation, n int64) {
 	n += int64(a.memory.Size())
 	s.bytes += n - a.bytes
+	if a.stopping {
+		s.going += n - a.bytes
+	}
 	a.bytes = n
 }
 

@@ -33,6 +33,7 @@ type Shard struct {
 	calls     int   // admitted and not answered
 	callBytes int64 // their payloads
 	bytes     int64 // memory of the instances, as last reported
+	going     int64 // of these, of activations that are being passivated
 	turns     int   // that run
 	awaited   int   // deferred calls whose callers wait here
 
@@ -138,8 +139,9 @@ func (s *Shard) Info() nola.ShardInfo {
 	return nola.ShardInfo{Shard: s.id, Epoch: s.epoch, Seq: s.committed, Activations: len(s.acts), Unanswered: s.calls, Due: s.due.len()}
 }
 
-// Bytes is the memory of the shard's instances, as their turns last told it.
-func (s *Shard) Bytes() int64 { return s.bytes }
+// Bytes is the memory of the shard's instances, as their turns last told it,
+// without those that are on their way out of memory.
+func (s *Shard) Bytes() int64 { return s.bytes - s.going }
 
 // Tick says that time has passed: due entries fire, idle activations are
 // passivated, old keys are forgotten.
@@ -171,8 +173,8 @@ func (s *Shard) startBacklogs(out *Output) {
 type Shed struct{ Bytes int64 }
 
 func (in *Shed) step(s *Shard, out *Output) {
-	want := s.bytes - in.Bytes
-	for a := s.idle.first(); a != nil && s.bytes > want; {
+	want := s.Bytes() - in.Bytes
+	for a := s.idle.first(); a != nil && s.Bytes() > want; {
 		next := a.next
 		s.passivate(a, "memory", out)
 		a = next

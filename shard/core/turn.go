@@ -61,10 +61,11 @@ func (t *Turn) Dep() nola.Seq { return t.dep }
 // mean nothing in another one.
 func (t *Turn) Epoch() nola.Epoch { return t.epoch }
 
-// WasDue reports whether the turn is for something that became due (a timer, a
-// firing, a cast that had to wait), and nobody waits for it.
-func (t *Turn) WasDue() bool {
-	return t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
+// Unasked reports whether nobody waits for the turn: it is for something that
+// became due (a timer, a firing, a cast that had to wait), or its actor is on its
+// way out of memory.
+func (t *Turn) Unasked() bool {
+	return t.Shutdown != "" || t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
 }
 
 // Saw tells that the turn has seen something of the group seq: a nested call
