@@ -82,8 +82,8 @@ func (m *Manager) clockLoop() {
 				next = min(next, b.wake.Load())
 			}
 		}
-		if now.Sub(shed) >= shedEvery || now.Before(shed) {
-			shed = now
+		if time.Since(shed) >= shedEvery { // in virtual time too
+			shed = time.Now()
 			m.shed(bytes)
 		}
 		wait := time.Duration(max(0, next-now.UnixNano()))

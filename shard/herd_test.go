@@ -106,3 +106,24 @@ func TestSlowTimerHoldsUpNoOther(t *testing.T) {
 		}
 	})
 }
+
+// TestShedLeavesTheRest has twice as many actors in memory as there is room for.
+// Half of them leave, the longest unused, and no more.
+func TestShedLeavesTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 40
+		w := newWorld(t, 1, func(w *world) { w.cfg.InstanceBytesMax = count / 2 << 16 }) // an instance says it has 64 KiB
+		for i := range count {
+			w.must(fmt.Sprint(i), "inc", "")
+		}
+		<-time.After(5 * time.Second)
+		if live := w.code.live.Load(); live > count/2 || live < count/2-1 {
+			t.Errorf("of %d actors %d stay in memory, there is room for %d", count, live, count/2)
+		}
+		before := w.code.live.Load()
+		w.must(fmt.Sprint(count-1), "get", "")
+		if live := w.code.live.Load(); live != before {
+			t.Errorf("the actor that was used last had left memory: %d instances, there were %d", live, before)
+		}
+	})
+}
