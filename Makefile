@@ -43,7 +43,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # Suites that run beyond `make test`. A package listed here that does not exist
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
-CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
+CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
 CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
@@ -116,9 +116,9 @@ race: guests ## run the concurrent packages under the race detector, TestConcurr
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
-crash: guests ## run the crash suites (TestCrash*) at full size, and schedules in every time zone
+crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, and schedules in every time zone
 	@$(call absent,$(CRASH_PACKAGES))
-	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^TestCrash' $(call present,$(CRASH_PACKAGES)))
+	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 
 .PHONY: test-cassandra

@@ -164,9 +164,10 @@ func transport(scheme string, config *tls.Config) *http.Transport {
 // Close lets idle connections go. Calls under way are not disturbed.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// serverNow is the time by the server's clock. It asks the server unless an
-// answer has brought the time already.
-func (c *Client) serverNow(ctx context.Context) (time.Time, error) {
+// ServerTime is the time by the server's clock, which may differ from this
+// machine's, or be virtual. It asks the server unless an answer has brought the
+// time already.
+func (c *Client) ServerTime(ctx context.Context) (time.Time, error) {
 	if r := c.clock.Load(); r != nil {
 		return r.now(), nil
 	}

@@ -47,7 +47,6 @@ func (m *Manager) clockLoop() {
 	c := &m.clock
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var shed time.Time // when actors were last asked to leave memory
 	for {
 		select {
 		case <-m.ctx.Done():
@@ -58,7 +57,6 @@ func (m *Manager) clockLoop() {
 		now := m.cfg.Now()
 		next := now.Add(clockGlance).UnixNano()
 		c.next.Store(math.MinInt64) // who notes from here on pokes only if it must
-		bytes := int64(0)
 		c.scan.Lock()
 		for _, b := range m.boxes {
 			at := b.wake.Load()
@@ -72,7 +70,6 @@ func (m *Manager) clockLoop() {
 				continue
 			}
 			next = min(next, at)
-			bytes += b.bytes.Load()
 		}
 		c.scan.Unlock()
 		c.next.Store(next)
@@ -82,32 +79,11 @@ func (m *Manager) clockLoop() {
 				next = min(next, b.wake.Load())
 			}
 		}
-		if time.Since(shed) >= shedEvery { // in virtual time too
-			shed = time.Now()
-			m.shed(bytes)
-		}
+		m.shed()
 		wait := time.Duration(max(0, next-now.UnixNano()))
 		if wait > 0 && m.cfg.Virtual != nil {
 			wait = clockGlance // time moves by itself to nothing; Advance looks itself
 		}
 		timer.Reset(wait)
-	}
-}
-
-// shedEvery is how often actors are asked to leave memory at most: those asked
-// before should have left, or too many would.
-const shedEvery = 100 * time.Millisecond
-
-// shed has idle actors passivated when their instances take more memory than
-// they may.
-func (m *Manager) shed(bytes int64) {
-	over := bytes - m.cfg.InstanceBytesMax
-	if over <= 0 {
-		return
-	}
-	for _, b := range m.boxes {
-		if has := b.bytes.Load(); has > 0 {
-			m.bring(b, &core.Shed{Bytes: int64(float64(over)*float64(has)/float64(bytes)) + 1})
-		}
 	}
 }

@@ -42,7 +42,7 @@ func TestHerdLetsCallsThrough(t *testing.T) {
 
 func herdLetsCallsThrough(t *testing.T, room int64) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 4, func(w *world) { w.cfg.Tokens, w.cfg.InstanceBytesMax = 2, room })
+		w := newWorld(t, 1, func(w *world) { w.cfg.Tokens, w.cfg.InstanceBytesMax = 2, room })
 		w.code.shutdown = func() error {
 			<-time.After(time.Millisecond)
 			return nil
@@ -103,27 +103,6 @@ func TestSlowTimerHoldsUpNoOther(t *testing.T) {
 			if got := w.must(fmt.Sprint("h", i), "get", ""); got != "1" {
 				t.Fatalf("a second after it was due, timer %d has fired %q times; two guests are busy", i, got)
 			}
-		}
-	})
-}
-
-// TestShedLeavesTheRest has twice as many actors in memory as there is room for.
-// Half of them leave, the longest unused, and no more.
-func TestShedLeavesTheRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const count = 40
-		w := newWorld(t, 1, func(w *world) { w.cfg.InstanceBytesMax = count / 2 << 16 }) // an instance says it has 64 KiB
-		for i := range count {
-			w.must(fmt.Sprint(i), "inc", "")
-		}
-		<-time.After(5 * time.Second)
-		if live := w.code.live.Load(); live > count/2 || live < count/2-1 {
-			t.Errorf("of %d actors %d stay in memory, there is room for %d", count, live, count/2)
-		}
-		before := w.code.live.Load()
-		w.must(fmt.Sprint(count-1), "get", "")
-		if live := w.code.live.Load(); live != before {
-			t.Errorf("the actor that was used last had left memory: %d instances, there were %d", live, before)
 		}
 	})
 }

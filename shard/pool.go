@@ -56,21 +56,8 @@ func (t *task) later() bool {
 	if t.turn != nil {
 		return t.turn.Unasked()
 	}
-	switch t.input.(type) {
-	case *core.Tick, *core.Shed:
-		return true
-	}
-	return false
-}
-
-// leaves reports whether the task has to do with actors on their way out of
-// memory.
-func (t *task) leaves() bool {
-	if t.turn != nil {
-		return t.turn.Shutdown != ""
-	}
-	_, shed := t.input.(*core.Shed)
-	return shed
+	_, tick := t.input.(*core.Tick)
+	return tick
 }
 
 func (p *pool) init(m *Manager, workers, tokens int) {
@@ -89,7 +76,7 @@ func (p *pool) submit(t task) {
 	switch {
 	case !t.later():
 		p.queue = append(p.queue, t)
-	case t.leaves():
+	case t.turn != nil && t.turn.Shutdown != "":
 		p.leaving = append(p.leaving, t)
 	default:
 		p.later = append(p.later, t)

@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero/api"
 
@@ -28,7 +29,8 @@ type slot struct {
 	turn    turn
 	held    atomic.Int64 // bytes, a share of Runtime.bytes
 
-	newer, older *slot // of those idle; guarded by Runtime.mu
+	newer, older *slot // of those idle; guarded by Runtime.mu, as is since
+	since        time.Time
 }
 
 // acquire takes a slot for an activation of m, and a share of its code.
@@ -73,16 +75,20 @@ func (r *Runtime) release(s *slot, keep bool) {
 		s.close()
 		r.slotsDropped.Add(1)
 	}
+	now := r.config.Now()
 	r.mu.Lock()
 	if keep && !r.closed {
 		c.idle = append(c.idle, s)
+		s.since = now
 		r.link(s)
 	} else if keep {
 		defer s.close()
 	}
+	stale := r.oldest != nil && now.Sub(r.oldest.since) > r.config.IdleAfter
 	r.mu.Unlock()
 	r.unshare(c)
-	for r.idleBytes.Load() > r.config.IdleBytesMax && r.evict() {
+	for (stale || r.idleBytes.Load() > r.config.IdleBytesMax) && r.evict() {
+		stale = false // one for each that is released is enough to catch up
 	}
 }
 

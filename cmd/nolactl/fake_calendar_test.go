@@ -129,7 +129,7 @@ func (f *fake) DeleteCalendar(_ context.Context, req *connect.Request[nolav1.Del
 		return nil, err
 	}
 	if req.Msg.Name == "bank" {
-		return nil, failure(connect.CodeFailedPrecondition, "CALENDAR_IN_USE", `calendar "bank" is used by schedule "nightly"`)
+		return nil, failure(connect.CodeFailedPrecondition, "CALENDAR_IN_USE", `calendar "bank" is used by schedule "nightly"`, "schedules", "nightly")
 	}
 	delete(f.calendars, req.Msg.Namespace+"/"+req.Msg.Name)
 	return answer(&nolav1.DeleteCalendarResponse{})

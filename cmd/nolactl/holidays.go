@@ -265,6 +265,7 @@ nolactl calendar days -f calendar.yaml`,
 // fileDays lists the days of a calendar in a file. The dates were checked as they
 // were read.
 func (c *cli) fileDays(file, from, to string, limit int) error {
+	c.offline = true
 	m, err := c.calendarFile(file)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ nolactl schedule backfill tick --from 2026-02-01 --rate 5 --reverse --request-id
 				return usage("for example --from 2026-01-01", "the range has no start")
 			}
 			if req.EndTime == nil {
-				req.EndTime = timestamppb.New(c.now())
+				req.EndTime = timestamppb.New(c.present())
 			}
 			if req.Overlap, err = enumArg[nolav1.OverlapPolicy]("overlap", overlap); err != nil {
 				return err

@@ -70,8 +70,8 @@ type logConfig struct {
 // limitsConfig bounds what the node holds; zero fields take the default.
 type limitsConfig struct {
 	Calls         int   `yaml:"calls"`          // unanswered calls: default 65,536
-	CallBytes     int64 `yaml:"call_bytes"`     // their payloads: default 256 MiB
-	InstanceBytes int64 `yaml:"instance_bytes"` // memory of guests above which idle actors leave: default 1 GiB
+	CallBytes     int64 `yaml:"call_bytes"`     // their payloads: default 256 MiB, or an eighth of GOMEMLIMIT
+	InstanceBytes int64 `yaml:"instance_bytes"` // memory of guests above which idle actors leave: default 1 GiB, or a quarter of GOMEMLIMIT
 	LogBytes      int64 `yaml:"log_bytes"`      // logs of all actors: default 16 MiB
 	CacheBytes    int64 `yaml:"cache_bytes"`    // the store's cache: default 16 MiB
 }

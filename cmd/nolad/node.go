@@ -77,6 +77,8 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 			err = errors.Join(err, undo[i]())
 		}
 	}()
+	memory := memoryLimit()
+	cfg.Limits = cfg.Limits.withMemory(memory)
 	r = &running{cfg: cfg, log: log, failed: make(chan error, 2)}
 	var conf *tls.Config
 	if cfg.TLSCert != "" {
@@ -146,6 +148,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	}
 	requests, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	r.serving.Go(func() { keepBudget(requests, memory) })
 	r.public = server.HTTPServer(requests, r.Handler(), conf, log)
 	r.serve(r.public, listener)
 	if adminListener != nil {

@@ -392,7 +392,7 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 	defer wake()
 	s.mu.Lock()
 	t := s.tenure(shard)
-	if t == nil || t.own != own || own.lost {
+	if t == nil || t.own != own || t.released || own.lost {
 		s.mu.Unlock()
 		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
 	}
@@ -428,6 +428,7 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 		t.stopped = false
 		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
 	}
+	t.released = true
 	s.figures.releases.Add(1)
 	if s.tenure(shard) == t {
 		if m := s.shards[shard].Swap(nil); m != nil {

@@ -266,14 +266,17 @@ func group(writes []write) [][]write {
 
 // appliers writes rows, bounded over all shards of a store.
 type appliers struct {
-	link  *link
-	slots chan struct{}
+	link    *link
+	slots   chan struct{}
+	figures *figures
 }
 
 // write sends all writes until a quorum has them or ctx ends. Of a refusal it
 // answers the first.
 func (a *appliers) write(ctx context.Context, writes []write) error {
 	requests := group(writes)
+	a.figures.flushedRows.Add(int64(len(writes)))
+	a.figures.applyRequests.Add(int64(len(requests)))
 	errs := make([]error, len(requests))
 	var wg sync.WaitGroup
 	for i, r := range requests {

@@ -164,7 +164,6 @@ func done(now, fresh int64, err error) (uint64, error) {
 // answers the version that the row has: fresh if the write was executed.
 func (s *Store) swap(ctx context.Context, fresh int64, stmt statement, args ...any) (int64, error) {
 	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
-		s.figures.lwts.Add(1)
 		applied, r, err := s.bulk.cas(ctx, stmt, args...)
 		switch {
 		case err == nil && applied:

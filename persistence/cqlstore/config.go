@@ -199,6 +199,7 @@ func (c Config) dial() (*gocql.Session, error) {
 	var hosts gocql.HostSelectionPolicy = gocql.RoundRobinHostPolicy()
 	if c.Datacenter != "" {
 		hosts = gocql.DCAwareRoundRobinPolicy(c.Datacenter)
+		cluster.HostFilter = gocql.DataCentreHostFilter(c.Datacenter) // LOCAL_QUORUM is that of whoever is asked
 	}
 	cluster.PoolConfig.HostSelectionPolicy = gocql.TokenAwareHostPolicy(hosts) // one object per session
 	cluster.DisableInitialHostLookup = c.OnlyHosts
@@ -224,8 +225,8 @@ func (c Config) explain(err error) error {
 	switch {
 	case strings.Contains(text, "username and/or password are incorrect"), strings.Contains(text, "Provided username"), strings.Contains(text, "Bad credentials"), strings.Contains(text, "authentication required"):
 		return fmt.Errorf("%w: give the name and the password of a role that may log in at %s: %w", ErrCredentials, where, err)
-	case strings.Contains(text, "data center"):
-		return fmt.Errorf("%w: no host of data centre %q at %s: %w", ErrAway, c.Datacenter, where, err)
+	case c.Datacenter != "" && (errors.Is(err, gocql.ErrNoConnectionsStarted) || errors.Is(err, gocql.ErrNoConnections)):
+		return fmt.Errorf("%w: none of data centre %q is known at %s, or none of it answers; nodetool status shows the names: %w", ErrAway, c.Datacenter, where, err)
 	default:
 		return fmt.Errorf("%w: is one of %s right, and does it speak CQL there (and TLS, if it was asked for)? %w", ErrAway, where, err)
 	}

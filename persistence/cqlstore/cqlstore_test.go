@@ -101,6 +101,9 @@ func raw(t testing.TB, c cqlstore.Config) *gocql.Session {
 	t.Helper()
 	cluster := gocql.NewCluster(c.Hosts...)
 	cluster.ProtoVersion, cluster.Timeout, cluster.ConnectTimeout = 4, 20*time.Second, 20*time.Second
+	if c.Username != "" {
+		cluster.Authenticator = gocql.PasswordAuthenticator{Username: c.Username, Password: c.Password}
+	}
 	session, err := cluster.CreateSession()
 	if err != nil {
 		t.Fatal(err)

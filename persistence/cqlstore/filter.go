@@ -23,7 +23,7 @@ var filterSeed = maphash.MakeSeed()
 func (f *filter) add(key string) {
 	n := len(f.stages)
 	if n == 0 || f.stages[n-1].added >= filterFirst<<(n-1) {
-		f.stages = append(f.stages, filterStage{bits: make([]uint64, filterFirst<<n*filterBits/64/2+1)})
+		f.stages = append(f.stages, filterStage{bits: make([]uint64, (filterFirst<<n)*filterBits/64)})
 		n++
 	}
 	s := &f.stages[n-1]

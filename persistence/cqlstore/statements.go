@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/gocql/gocql"
 
@@ -229,6 +230,7 @@ func (k kind) consistency() gocql.Consistency {
 // at once.
 type link struct {
 	session *gocql.Session
+	lwts    atomic.Int64
 	texts   [statementsEnd]string
 }
 
@@ -304,9 +306,8 @@ var errAnswer = errors.New("the answer to a conditional statement cannot be unde
 
 // cas sends a conditional statement once.
 func (l *link) cas(ctx context.Context, s statement, args ...any) (applied bool, r row, err error) {
-	iter := l.query(ctx, s, args...).Iter()
-	applied, r, err = readCAS(iter)
-	return applied, r, err
+	l.lwts.Add(1)
+	return readCAS(l.query(ctx, s, args...).Iter())
 }
 
 // casBatch sends a conditional batch once.
@@ -316,6 +317,7 @@ func (l *link) casBatch(b *gocql.Batch) (applied bool, r row, err error) {
 			err = errAnswer
 		}
 	}()
+	l.lwts.Add(1)
 	columns := r.columns()
 	applied, iter, err := l.session.MapExecuteBatchCAS(b, columns)
 	if iter != nil {

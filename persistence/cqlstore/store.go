@@ -51,11 +51,11 @@ type Store struct {
 
 // figures count what a store does.
 type figures struct {
-	entries, batches, bytes, spilled     atomic.Int64
-	flushes, flushedRows, closingEntries atomic.Int64
-	memoryReads, tableReads              atomic.Int64
-	lwts                                 atomic.Int64
-	recoveries, claims, releases         atomic.Int64
+	entries, batches, bytes, spilled    atomic.Int64
+	flushes, flushedRows, applyRequests atomic.Int64
+	closingEntries                      atomic.Int64
+	memoryReads, tableReads             atomic.Int64
+	recoveries, claims, releases        atomic.Int64
 }
 
 // ownLane is a lane that this store writes, or wrote.
@@ -108,6 +108,7 @@ type tenure struct {
 	pending     nola.Seq // the number of a batch under way, 0: none
 	entry       lane.Seq // the last entry that has something of it
 	stopped     bool     // nothing more may be committed
+	released    bool     // or may have been: it is not ours any more
 }
 
 // tenuresMax is how many epochs of a shard Resolve can tell about.
@@ -158,7 +159,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.bulk = newLink(bulk, s.cfg.Keyspace)
-	s.appliers = appliers{link: s.bulk, slots: make(chan struct{}, appliersMax)}
+	s.appliers = appliers{link: s.bulk, slots: make(chan struct{}, appliersMax), figures: &s.figures}
 	s.shards = make([]atomic.Pointer[memory], s.cluster.Shards)
 	s.tenures = make([]tenures, s.cluster.Shards)
 	s.changed = sync.NewCond(&s.mu)

@@ -311,7 +311,8 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		a.total = l.Last.Total
 		a.headTotal = l.First.Total - castBytes(l.First.Invocation)
 	}
-	for _, in := range waiting {
+	for i, in := range waiting {
+		a.waiting = waiting[i+1:] // it stays for those
 		in.step(s, out)
 	}
 	s.runNext(a, out)
@@ -452,7 +453,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 		s.rest(a, out)
 		return
 	}
-	s.setStopping(a, false)
+	a.stopping = false
 	s.idle.remove(a)
 	a.running = true
 	s.turns++
@@ -602,7 +603,12 @@ func (s *Shard) rest(a *Activation, out *Output) {
 	if a.head < a.tail || a.queue.n > 0 || len(a.keys) > 0 || a.awaited > 0 {
 		return
 	}
-	if a.stopping {
+	if a.Shell == nil && len(a.waiting) > 0 {
+		return // they are stepped next
+	}
+	// What never had a turn, because it was only asked for, holds nothing that is
+	// worth its memory.
+	if a.stopping || a.Shell == nil {
 		s.stop(a, out)
 		return
 	}
@@ -701,7 +707,8 @@ func (s *Shard) passivateIdle(out *Output) {
 // committed, then the memory goes.
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 	s.idle.remove(a)
-	s.setStopping(a, true)
+	a.stopping = true
+	s.setBytes(a, 0) // they are as good as free
 	if a.Shell == nil || a.fresh {
 		s.stop(a, out)
 		return
@@ -724,24 +731,10 @@ func (s *Shard) stop(a *Activation, out *Output) {
 	out.Closed = append(out.Closed, a)
 }
 
-// setStopping marks a as on its way out of memory, or as one that stays.
-func (s *Shard) setStopping(a *Activation, stopping bool) {
-	switch {
-	case stopping && !a.stopping:
-		s.going += a.bytes
-	case !stopping && a.stopping:
-		s.going -= a.bytes
-	}
-	a.stopping = stopping
-}
-
 // setBytes notes that a's instance holds n bytes. What a keeps comes on top.
 func (s *Shard) setBytes(a *Activation, n int64) {
 	n += int64(a.memory.Size())
 	s.bytes += n - a.bytes
-	if a.stopping {
-		s.going += n - a.bytes
-	}
 	a.bytes = n
 }
 

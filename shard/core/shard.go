@@ -33,7 +33,6 @@ type Shard struct {
 	calls     int   // admitted and not answered
 	callBytes int64 // their payloads
 	bytes     int64 // memory of the instances, as last reported
-	going     int64 // of these, of activations that are being passivated
 	turns     int   // that run
 	awaited   int   // deferred calls whose callers wait here
 
@@ -140,8 +139,8 @@ func (s *Shard) Info() nola.ShardInfo {
 }
 
 // Bytes is the memory of the shard's instances, as their turns last told it,
-// without those that are on their way out of memory.
-func (s *Shard) Bytes() int64 { return s.bytes - s.going }
+// without those that are leaving.
+func (s *Shard) Bytes() int64 { return s.bytes }
 
 // Tick says that time has passed: due entries fire, idle activations are
 // passivated, old keys are forgotten.
@@ -173,8 +172,8 @@ func (s *Shard) startBacklogs(out *Output) {
 type Shed struct{ Bytes int64 }
 
 func (in *Shed) step(s *Shard, out *Output) {
-	want := s.Bytes() - in.Bytes
-	for a := s.idle.first(); a != nil && s.Bytes() > want; {
+	want := s.bytes - in.Bytes
+	for a := s.idle.first(); a != nil && s.bytes > want; {
 		next := a.next
 		s.passivate(a, "memory", out)
 		a = next

@@ -112,7 +112,7 @@ var table = []row{
 	},
 	{
 		packages: "server/...",
-		ours:     []string{".", "server/...", "shard", "client", "scheduler", "persistence", "persistence/lane", "proto/nola/v1/..."},
+		ours:     []string{".", "server/...", "shard", "client", "scheduler", "persistence", "persistence/lane", "proto/nola/v1/...", "proto/nola/peer/..."},
 		others: []string{
 			"connectrpc.com", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc",
 			"buf.build/go/protovalidate", "buf.build/gen/go/bufbuild/protovalidate", "github.com/rs/cors",
