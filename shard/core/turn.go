@@ -16,8 +16,8 @@ type Turn struct {
 	// Number tells the turn from the others of its activation; later ones have
 	// greater numbers.
 	Number uint64
-	// Shutdown, if set, is the reason of a passivation: the guest is told, Call
-	// is nil.
+	// Shutdown, if set, is the reason why the actor's instance goes: the guest is
+	// told, Call is nil.
 	Shutdown string
 	// Order, if set, is what is done without the guest; Call is nil.
 	Order *Order
@@ -61,11 +61,10 @@ func (t *Turn) Dep() nola.Seq { return t.dep }
 // mean nothing in another one.
 func (t *Turn) Epoch() nola.Epoch { return t.epoch }
 
-// Unasked reports whether nobody waits for the turn: it is for something that
-// became due (a timer, a firing, a cast that had to wait), or its actor is on its
-// way out of memory.
-func (t *Turn) Unasked() bool {
-	return t.Shutdown != "" || t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
+// WasDue reports whether the turn is for something that became due (a timer, a
+// firing, a cast that had to wait), and nobody waits for it.
+func (t *Turn) WasDue() bool {
+	return t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
 }
 
 // Saw tells that the turn has seen something of the group seq: a nested call
@@ -84,7 +83,10 @@ func (t *Turn) step(s *Shard, out *Output) {
 	}
 	a.running = false
 	s.turns--
-	a.turns++
+	a.number++
+	if t.Shutdown == "" {
+		a.turns++
+	}
 	a.steps += t.Effects.Steps
 	a.used = s.now
 	before := s.open().batch.Bytes()
