@@ -43,7 +43,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # Suites that run beyond `make test`. A package listed here that does not exist
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
-CRASH_PACKAGES := persistence/pebblestore shard server cmd/nolad
+CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
 CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
@@ -116,15 +116,19 @@ race: guests ## run the concurrent packages under the race detector, TestConcurr
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
-crash: guests ## run the crash suites (TestCrash*) at full size, and schedules in every time zone
+crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, and schedules in every time zone
 	@$(call absent,$(CRASH_PACKAGES))
-	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^TestCrash' $(call present,$(CRASH_PACKAGES)))
+	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 
 .PHONY: test-cassandra
 test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
 	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
+
+.PHONY: test-containers
+test-containers: ## run the store's tests on ScyllaDB and Cassandra in containers, where there is Docker
+	cd tools/containers && $(GO_TEST) -timeout 90m -v ./...
 
 .PHONY: fuzz
 fuzz: guests ## fuzz every target for FUZZTIME (10s)
@@ -157,7 +161,7 @@ bench-peers: build guests ## measure other products beside ours, with the same c
 	go run ./tools/bench peers $(ARGS)
 
 # Each slice is some benchmarks and how long, or how often, one runs; ten times.
-WASM_SLICES := Warm:100ms HostCall:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:2000000x Runaway:20x Collection:20x
+WASM_SLICES := Warm:100ms HostCall:100ms Crossing:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:1000000x Runaway:20x Collection:20x
 
 .PHONY: bench-wasm
 bench-wasm: guests $(BENCHSTAT) ## measure guests under our host and under wapc-go, ten times each

@@ -18,6 +18,15 @@ type Runtime interface {
 	Close() error
 }
 
+// Forgetter is a Runtime that keeps something of modules beyond the process.
+type Forgetter interface {
+	Runtime
+	// Forget gives up what is kept of the module bytes of a digest (SHA-256).
+	// Preparing them again is possible, and takes longer. Modules that are ready
+	// go on.
+	Forget(digest [32]byte) error
+}
+
 // Module is prepared code. Its methods may be called at once from many
 // goroutines.
 type Module interface {

@@ -174,7 +174,7 @@ func (c *Client) attempt(ctx context.Context, call *call, s *session, try func(c
 	var key *nolav1.SessionKey
 	if s != nil {
 		if call.key.FirstAttempt.IsZero() {
-			now, err := c.serverNow(ctx)
+			now, err := c.ServerTime(ctx)
 			if err != nil {
 				f := asFailure(err)
 				f.unsent = true // the call itself
@@ -234,7 +234,9 @@ func retriable(f *failure) bool {
 	switch f.err.Reason {
 	case nola.ReasonUnavailable, nola.ReasonShardMoving, nola.ReasonNoOwner, nola.ReasonOutcomeUnknown:
 		return true
-	case nola.ReasonDeadlineExceeded, nola.ReasonCanceled:
+	case nola.ReasonCanceled:
+		return !f.answered // the server's end of the connection: the caller still waits
+	case nola.ReasonDeadlineExceeded:
 		return false
 	}
 	return f.answered && f.err.RetryAfter > 0

@@ -164,9 +164,10 @@ func transport(scheme string, config *tls.Config) *http.Transport {
 // Close lets idle connections go. Calls under way are not disturbed.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// serverNow is the time by the server's clock. It asks the server unless an
-// answer has brought the time already.
-func (c *Client) serverNow(ctx context.Context) (time.Time, error) {
+// ServerTime is the time by the server's clock, which may differ from this
+// machine's, or be virtual. It asks the server unless an answer has brought the
+// time already.
+func (c *Client) ServerTime(ctx context.Context) (time.Time, error) {
 	if r := c.clock.Load(); r != nil {
 		return r.now(), nil
 	}
@@ -206,7 +207,12 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		i.introduce(req.Header())
 		res, err := next(ctx, req)
 		if err != nil {
-			return nil, i.failed(err)
+			f := i.failed(err)
+			if !f.answered && ctx.Err() == nil && f.err.Reason == nola.ReasonCanceled {
+				// The other side cut the stream off; nobody here gave up.
+				f.err = nola.Errorf(nola.ReasonUnavailable, "the connection to %s was cut off", i.c.address)
+			}
+			return nil, f
 		}
 		i.c.note(res.Header())
 		return res, nil
@@ -234,7 +240,7 @@ func (i *interceptor) introduce(h http.Header) {
 	}
 }
 
-func (i *interceptor) failed(err error) error {
+func (i *interceptor) failed(err error) *failure {
 	var ce *connect.Error
 	if errors.As(err, &ce) {
 		i.c.note(ce.Meta())

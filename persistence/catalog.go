@@ -179,7 +179,13 @@ func (c Catalog) ScheduleEntry(ctx context.Context, namespace, id string) (Sched
 	return catalogGet(ctx, c, SpaceSchedule, catalogKey(namespace, id), decodeScheduleEntry)
 }
 
-// PutScheduleEntry reserves a schedule's id.
+// ReserveScheduleEntry reserves the id of a schedule that is made next: after a
+// crash there is not the schedule without the entry, as in Store.CatalogReserve.
+func (c Catalog) ReserveScheduleEntry(ctx context.Context, version uint64, rec ScheduleEntry) (uint64, error) {
+	return c.CatalogReserve(ctx, SpaceSchedule, catalogKey(rec.Namespace, rec.ID), version, encodeScheduleEntry(nil, rec))
+}
+
+// PutScheduleEntry changes who has a schedule's id.
 func (c Catalog) PutScheduleEntry(ctx context.Context, version uint64, rec ScheduleEntry) (uint64, error) {
 	return c.CatalogPut(ctx, SpaceSchedule, catalogKey(rec.Namespace, rec.ID), version, encodeScheduleEntry(nil, rec))
 }

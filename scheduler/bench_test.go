@@ -54,3 +54,51 @@ func BenchmarkCompile(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkPrev(b *testing.B) {
+	at := time.Date(2026, 11, 24, 11, 0, 0, 0, time.UTC)
+	for _, bb := range benchSpecs {
+		b.Run(bb.name, func(b *testing.B) {
+			c, _, err := scheduler.Compile(bb.spec, "")
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := c.Prev(at); !ok {
+					b.Fatal("no time comes before")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkDescribe(b *testing.B) {
+	for _, bb := range benchSpecs {
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if scheduler.Describe(bb.spec, scheduler.Seeded("id")) == "" {
+					b.Fatal("no words")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFiring decides one nominal time and the end of its firing.
+func BenchmarkFiring(b *testing.B) {
+	sd := &nola.Schedule{ID: "id", Spec: nola.Spec{Interval: []nola.Interval{{Every: time.Second}}}}
+	p, _, err := scheduler.NewPlan(sd)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pr := p.Start(sd, time.Date(2026, 11, 24, 11, 0, 0, 0, time.UTC))
+	b.ReportAllocs()
+	for b.Loop() {
+		now := pr.Due
+		for _, r := range p.Advance(sd, &pr, now).Fire {
+			p.Ended(sd, &pr, scheduler.End{Nominal: r.Nominal, Kind: r.Kind, OK: true}, now)
+		}
+	}
+}

@@ -16,6 +16,9 @@ const (
 	// searchMax bounds the search for the next nominal time. A search that ends
 	// there has found how far there is none, and another goes on from that place.
 	searchMax = 1 << 14
+	// prevMax bounds the searches by which the nominal time before an instant is
+	// found.
+	prevMax = 1 << 18
 	// compileMax bounds the search for the first nominal time of all. A spec that
 	// needs more is refused: it would be due once in centuries, or never.
 	compileMax = 1 << 18

@@ -96,3 +96,25 @@ func TestBackfillOverExcluded(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+// TestPrevOverExcluded asks for the time before an instant that lies behind days
+// of excluded ones, more than one search goes through.
+func TestPrevOverExcluded(t *testing.T) {
+	lone := time.Date(2026, 1, 5, 20, 0, 0, 0, time.UTC)
+	before := time.Date(2026, 1, 9, 0, 0, 0, 0, time.UTC)
+	spec := nola.Spec{
+		Cron: []nola.Cron{{Expression: "15,45 * * * * * *", Dialect: nola.DialectFull}},
+		Exclude: []nola.Exclude{
+			{Calendar: &nola.CalendarSpec{Second: "1-29", Month: "1", Year: "2026"}},
+			{Calendar: &nola.CalendarSpec{Second: "30-59", Month: "1", Year: "2026"}},
+		},
+	}
+	last := time.Date(2025, 12, 31, 23, 59, 45, 0, time.UTC)
+	if got, ok := compile(t, spec, "").Prev(before); !ok || !got.Equal(last) {
+		t.Errorf("before %s comes %v, %t, want %s", before, got, ok, last)
+	}
+	spec.At = []time.Time{lone}
+	if got, ok := compile(t, spec, "").Prev(before); !ok || !got.Equal(lone) {
+		t.Errorf("before %s comes %v, %t, want %s, amid the excluded times", before, got, ok, lone)
+	}
+}

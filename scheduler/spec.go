@@ -456,14 +456,18 @@ func (c *Compiled) Next(after time.Time) (time.Time, bool) {
 // it is false, and no nominal time lies between after and at; if there is none at
 // all, at is zero.
 func (c *Compiled) search(after time.Time, most int) (at time.Time, ok bool, cost int) {
+	return c.within(after, horizon, most)
+}
+
+// within does so for the times before end.
+func (c *Compiled) within(after, end time.Time, most int) (at time.Time, ok bool, cost int) {
 	if !c.start.IsZero() && after.Before(c.start) {
 		after = c.start.Add(-1)
 	}
 	if after.Before(beforeAll) {
 		after = beforeAll
 	}
-	end := horizon
-	if !c.end.IsZero() && c.end.Before(horizon) {
+	if !c.end.IsZero() && c.end.Before(end) {
 		end = c.end.Add(1)
 	}
 	if !after.Before(end) {
@@ -517,11 +521,13 @@ func (g grid) next(after time.Time) time.Time {
 }
 
 // Prev is the last nominal time strictly before before, in UTC. It is false when
-// there is none.
+// there is none. Where excludes take so many times one after another that
+// looking at them costs too much, it is an earlier nominal time, or false.
 func (c *Compiled) Prev(before time.Time) (time.Time, bool) {
 	if before.After(horizon) {
 		before = horizon
 	}
+	left := prevMax
 	// find a time before it, looking back twice as far each time
 	var found time.Time
 	for back := int64(1); ; back *= 2 {
@@ -529,8 +535,8 @@ func (c *Compiled) Prev(before time.Time) (time.Time, bool) {
 		if from.Before(beforeAll) {
 			from = beforeAll
 		}
-		n, ok := c.Next(from)
-		if ok && n.Before(before) {
+		n, ok := c.nextBefore(from, before, &left)
+		if ok {
 			found = n
 			break
 		}
@@ -541,8 +547,8 @@ func (c *Compiled) Prev(before time.Time) (time.Time, bool) {
 	// between found and before lie times or none: halve the distance until the next is not before
 	upper := before
 	for {
-		n, ok := c.Next(found)
-		if !ok || !n.Before(before) {
+		n, ok := c.nextBefore(found, before, &left)
+		if !ok {
 			return found, true
 		}
 		found = n
@@ -551,13 +557,32 @@ func (c *Compiled) Prev(before time.Time) (time.Time, bool) {
 			if !half.After(found) {
 				break
 			}
-			n, ok := c.Next(half)
-			if ok && n.Before(before) {
+			n, ok := c.nextBefore(half, before, &left)
+			if ok {
 				found = n
 				break
 			}
 			upper = half // no nominal time lies in (half, before)
 		}
+	}
+}
+
+// nextBefore is the first nominal time after after and before before. It goes on
+// behind what one search finds excluded, as long as that costs no more than left;
+// one search it makes in any case.
+func (c *Compiled) nextBefore(after, before time.Time, left *int) (time.Time, bool) {
+	for {
+		at, ok, cost := c.within(after, before, searchMax)
+		*left -= cost
+		switch {
+		case at.IsZero():
+			return time.Time{}, false
+		case ok:
+			return at, true
+		case *left <= 0:
+			return time.Time{}, false
+		}
+		after = at.Add(-1)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 type Verdict struct {
 	// Nominal is the time asked for, or the next nominal time behind it.
 	Nominal time.Time
-	// Rule is a stable word: the name of an outcome, or NOT_NOMINAL,
+	// Rule is a stable word: the name of an outcome, or NOT_NOMINAL, EXCLUDED,
 	// BEFORE_CREATION, RUNNING, BUFFERED, LATE, JITTER, SKIPPED, MOVED, PAUSED,
 	// EXHAUSTED, COMING or FORGOTTEN.
 	Rule string
@@ -56,6 +56,12 @@ func (p *Plan) Why(s *nola.Schedule, pr *nola.Progress, list []nola.Occurrence, 
 		}
 	}
 	n, ok := p.compiled.Next(at.Add(-1))
+	if !ok || !n.Equal(at) {
+		if by := excludedBy(s, at); by != "" {
+			v.Nominal = n
+			return say("EXCLUDED", "the entries of the spec have this time, and %s takes it away", by)
+		}
+	}
 	switch {
 	case !ok:
 		return say("NOT_NOMINAL", "it is no nominal time of the spec, and none comes after it")
@@ -90,6 +96,48 @@ func (p *Plan) Why(s *nola.Schedule, pr *nola.Progress, list []nola.Occurrence, 
 		return say("COMING", "it comes, and fires at %s with its jitter", stamp(due))
 	}
 	return say("COMING", "it comes, and fires then")
+}
+
+// excludedBy names the exclude of the spec that takes away a time which the spec
+// would have without it; empty if none does.
+func excludedBy(s *nola.Schedule, at time.Time) string {
+	var zones Zones
+	has := func(excludes []nola.Exclude) bool {
+		bare := *s
+		bare.Spec.Exclude = excludes
+		p, _, err := zones.NewPlan(&bare)
+		return err == nil && p.isNominal(at)
+	}
+	if len(s.Spec.Exclude) == 0 || !has(nil) {
+		return ""
+	}
+	for i := range s.Spec.Exclude {
+		if has(s.Spec.Exclude[i : i+1]) {
+			continue
+		}
+		e := &s.Spec.Exclude[i]
+		text := fmt.Sprintf("exclude[%d]", i)
+		switch {
+		case e.HolidayCalendar != "":
+			text += fmt.Sprintf(", the calendar %q", e.HolidayCalendar)
+			for _, c := range s.Calendars {
+				if c.Name == e.HolidayCalendar {
+					text += fmt.Sprintf(" in version %d", c.Version)
+				}
+			}
+		case e.Calendar != nil:
+			text += ", a structured calendar"
+		case e.Dates.To.IsZero() || e.Dates.To == e.Dates.From:
+			text += ", the date " + e.Dates.From.String()
+		default:
+			text += fmt.Sprintf(", the dates %s to %s", e.Dates.From, e.Dates.To)
+		}
+		if e.Comment != "" {
+			text += fmt.Sprintf(" (%s)", e.Comment)
+		}
+		return text + ","
+	}
+	return ""
 }
 
 func (p *Plan) isNominal(at time.Time) bool {

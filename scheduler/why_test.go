@@ -40,6 +40,39 @@ func TestWhy(t *testing.T) {
 	}
 }
 
+// TestWhyNamesTheExclude asks of times that different excludes take away, and of
+// one that no entry has.
+func TestWhyNamesTheExclude(t *testing.T) {
+	s := counterSchedule(nola.Spec{
+		Cron: []nola.Cron{{Expression: "0 9 * * *"}},
+		Exclude: []nola.Exclude{
+			{HolidayCalendar: "bank", Comment: "closed"},
+			{Dates: nola.DateRange{From: nola.Date{Year: 2026, Month: time.August, Day: 3}, To: nola.Date{Year: 2026, Month: time.August, Day: 7}}},
+			{Calendar: &nola.CalendarSpec{DayOfWeek: "sun"}},
+		},
+	}, nola.Policy{})
+	s.Calendars = []nola.Calendar{{Name: "bank", Version: 3, Dates: []nola.DateRange{{From: nola.Date{Year: 2026, Month: time.December, Day: 24}}}}}
+	s.Created = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	p := plan(t, s)
+	pr := p.Start(s, s.Created)
+	for at, want := range map[string]string{
+		"2026-12-24T09:00:00Z": `EXCLUDED the entries of the spec have this time, and exclude[0], the calendar "bank" in version 3 (closed), takes it away`,
+		"2026-08-05T09:00:00Z": "EXCLUDED the entries of the spec have this time, and exclude[1], the dates 2026-08-03 to 2026-08-07, takes it away",
+		"2026-03-01T09:00:00Z": "EXCLUDED the entries of the spec have this time, and exclude[2], a structured calendar, takes it away",
+		"2026-12-24T10:00:00Z": "NOT_NOMINAL it is no nominal time of the spec; the next one is 2026-12-25T09:00:00Z",
+		"2026-12-25T09:00:00Z": "COMING it comes, and fires then",
+	} {
+		asked, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := p.Why(s, &pr, nil, asked, s.Created)
+		if got := v.Rule + " " + v.Text; got != want {
+			t.Errorf("%s: %s\nwant %s", at, got, want)
+		}
+	}
+}
+
 // TestBackfillIsRefusedAtOnce: with the reason, before anything is stored.
 func TestBackfillIsRefusedAtOnce(t *testing.T) {
 	s := counterSchedule(nola.Spec{Interval: []nola.Interval{{Every: time.Second}}}, nola.Policy{})

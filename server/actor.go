@@ -366,14 +366,14 @@ func (a *actors) DescribeActor(ctx context.Context, req *connect.Request[nolav1.
 func (a *actors) ListActors(_ context.Context, req *connect.Request[nolav1.ListActorsRequest]) (*connect.Response[nolav1.ListActorsResponse], error) {
 	m := req.Msg
 	var after nola.ActorRef
-	if m.GetPageToken() != "" {
-		s, err := pageAfter(m.GetPageToken())
-		if err != nil {
-			return nil, err
-		}
+	cursor, err := parseCursor("actors", m.GetPageToken(), 1)
+	if err != nil {
+		return nil, err
+	}
+	if cursor != nil {
 		var rest []byte
-		if after, rest, err = nola.ParseCanonical([]byte(s)); err != nil || len(rest) > 0 {
-			return nil, nola.Errorf(nola.ReasonInvalidArgument, "page_token: this is not a token of an earlier page; leave it empty to start over")
+		if after, rest, err = nola.ParseCanonical([]byte(cursor[0])); err != nil || len(rest) > 0 {
+			return nil, errPageToken()
 		}
 	}
 	size := pageSize(m.GetPageSize())
@@ -386,7 +386,7 @@ func (a *actors) ListActors(_ context.Context, req *connect.Request[nolav1.ListA
 		res.Actors = append(res.Actors, refMessage(r))
 	}
 	if len(refs) == size {
-		res.NextPageToken = pageToken(string(refs[size-1].AppendCanonical(nil)))
+		res.NextPageToken = formatCursor("actors", string(refs[size-1].AppendCanonical(nil)))
 	}
 	return connect.NewResponse(res), nil
 }
@@ -418,23 +418,22 @@ func (a *actors) ListState(_ context.Context, req *connect.Request[nolav1.ListSt
 	m := req.Msg
 	ref := refOf(m.GetActor())
 	from, to := stateRange(m.GetPrefix(), m.GetStart(), m.GetReverse())
-	if m.GetPageToken() != "" {
-		next, err := pageAfter(m.GetPageToken())
-		if err != nil {
-			return nil, err
-		}
-		if m.GetReverse() {
-			to = []byte(next) // exclusive
-		} else {
-			from = append([]byte(next), 0)
-		}
+	cursor, err := parseCursor("state", m.GetPageToken(), 1)
+	switch {
+	case err != nil:
+		return nil, err
+	case cursor == nil:
+	case m.GetReverse():
+		to = []byte(cursor[0]) // exclusive
+	default:
+		from = append([]byte(cursor[0]), 0)
 	}
 	size := pageSize(m.GetLimit())
 	res := &nolav1.ListStateResponse{}
 	bytes := 0
-	err := a.s.reader.ScanState(a.s.shardOf(ref), ref, from, to, m.GetReverse(), func(key, value []byte) bool {
+	err = a.s.reader.ScanState(a.s.shardOf(ref), ref, from, to, m.GetReverse(), func(key, value []byte) bool {
 		if len(res.GetEntries()) == size || bytes > nola.ListBytesMax {
-			res.NextPageToken = pageToken(string(res.GetEntries()[len(res.GetEntries())-1].GetKey()))
+			res.NextPageToken = formatCursor("state", string(res.GetEntries()[len(res.GetEntries())-1].GetKey()))
 			return false
 		}
 		bytes += len(key) + len(value)
@@ -475,15 +474,14 @@ func (a *actors) ListTimers(_ context.Context, req *connect.Request[nolav1.ListT
 	// A token says which list goes on, and where: timers first, reminders then.
 	const timers, reminders = "t", "r"
 	list, after := timers, ""
-	if m.GetPageToken() != "" {
-		s, err := pageAfter(m.GetPageToken())
-		if err != nil {
-			return nil, err
+	cursor, err := parseCursor("timers", m.GetPageToken(), 2)
+	if err != nil {
+		return nil, err
+	}
+	if cursor != nil {
+		if list, after = cursor[0], cursor[1]; list != timers && list != reminders {
+			return nil, errPageToken()
 		}
-		if len(s) == 0 || s[:1] != timers && s[:1] != reminders {
-			return nil, nola.Errorf(nola.ReasonInvalidArgument, "page_token: this is not a token of an earlier page; leave it empty to start over")
-		}
-		list, after = s[:1], s[1:]
 	}
 	size := pageSize(m.GetPageSize())
 	shard := a.s.shardOf(ref)
@@ -505,12 +503,12 @@ func (a *actors) ListTimers(_ context.Context, req *connect.Request[nolav1.ListT
 			}
 			res.Timers = append(res.Timers, m)
 			if bytes += len(m.Payload); bytes > nola.ListBytesMax {
-				res.NextPageToken = pageToken(timers + t.Name)
+				res.NextPageToken = formatCursor("timers", timers, t.Name)
 				return connect.NewResponse(res), nil
 			}
 		}
 		if len(rows) == size {
-			res.NextPageToken = pageToken(timers + rows[size-1].Name)
+			res.NextPageToken = formatCursor("timers", timers, rows[size-1].Name)
 			return connect.NewResponse(res), nil
 		}
 		after = ""
@@ -524,7 +522,7 @@ func (a *actors) ListTimers(_ context.Context, req *connect.Request[nolav1.ListT
 		res.Timers = append(res.Timers, reminderMessage(&rows[i].Schedule, &rows[i].Progress))
 	}
 	if len(rows) == room && room > 0 {
-		res.NextPageToken = pageToken(reminders + rows[room-1].Schedule.ID)
+		res.NextPageToken = formatCursor("timers", reminders, rows[room-1].Schedule.ID)
 	}
 	return connect.NewResponse(res), nil
 }

@@ -33,7 +33,7 @@ const (
 )
 
 // CreateBackup copies the store into a directory below that for backups.
-func (c *cluster) CreateBackup(ctx context.Context, req *connect.Request[nolav1.CreateBackupRequest]) (*connect.Response[nolav1.CreateBackupResponse], error) {
+func (c *clusters) CreateBackup(ctx context.Context, req *connect.Request[nolav1.CreateBackupRequest]) (*connect.Response[nolav1.CreateBackupResponse], error) {
 	store, err := c.s.backuper()
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func syncDir(path string) error {
 func (s *Server) endBackups() { s.backing <- struct{}{} }
 
 // ListBackups lists what lies in the directory for backups.
-func (c *cluster) ListBackups(_ context.Context, req *connect.Request[nolav1.ListBackupsRequest]) (*connect.Response[nolav1.ListBackupsResponse], error) {
+func (c *clusters) ListBackups(_ context.Context, req *connect.Request[nolav1.ListBackupsRequest]) (*connect.Response[nolav1.ListBackupsResponse], error) {
 	if _, err := c.s.backuper(); err != nil {
 		return nil, err
 	}

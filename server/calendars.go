@@ -79,6 +79,10 @@ func (h *calendars) PutCalendar(ctx context.Context, req *connect.Request[nolav1
 		return nil, errCalendarNotFound(cal.Namespace, cal.Name)
 	case etag != "" && etag != calendarETag(&old) && !same:
 		return nil, errCalendarETag(&old, etag)
+	case stored != 0 && isEmpty(&cal) && !isEmpty(&old.Calendar) && !req.Msg.GetAllowEmpty():
+		e := nola.Errorf(nola.ReasonInvalidArgument, "calendar %q holds %d dates and %d rules, and the new one holds none; put it with allow_empty if that is meant", cal.Name, len(old.Dates), len(old.Rules))
+		e.Metadata = map[string]string{"field": "calendar.dates"}
+		return nil, e
 	}
 	now := h.s.cfg.Now()
 	rec := persistence.CalendarEntry{Calendar: cal, State: persistence.CalendarSettled, Incarnation: newIncarnation()}
@@ -124,6 +128,8 @@ func (h *calendars) PutCalendar(ctx context.Context, req *connect.Request[nolav1
 	return connect.NewResponse(out), nil
 }
 
+func isEmpty(c *nola.Calendar) bool { return len(c.Dates)+len(c.Rules) == 0 }
+
 // giveUp takes back a calendar that was made a moment ago.
 func (h *calendars) giveUp(ctx context.Context, stored uint64, rec *persistence.CalendarEntry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTimeout)
@@ -138,7 +144,7 @@ func (h *calendars) giveUp(ctx context.Context, stored uint64, rec *persistence.
 // calendar that would leave one without times is refused.
 func (h *calendars) effects(ctx context.Context, cal *nola.Calendar, out *nolav1.PutCalendarResponse) error {
 	now, zones := h.s.cfg.Now(), new(scheduler.Zones)
-	var refused []string
+	var refused someIDs
 	var why error
 	err := h.users(ctx, cal.Namespace, cal.Name, func(entry *persistence.ScheduleEntry) error {
 		row, found, err := h.s.reader.Schedule(h.s.shardOf(entry.Target), entry.Target, false, entry.ID)
@@ -156,7 +162,7 @@ func (h *calendars) effects(ctx context.Context, cal *nola.Calendar, out *nolav1
 			if why == nil {
 				why = err
 			}
-			refused = append(refused, entry.ID)
+			refused.add(entry.ID)
 			return nil
 		}
 		if out.UseCount++; out.UseCount > calendarUsesMax {
@@ -173,11 +179,11 @@ func (h *calendars) effects(ctx context.Context, cal *nola.Calendar, out *nolav1
 		out.Uses = append(out.Uses, use)
 		return nil
 	})
-	if err != nil || len(refused) == 0 {
+	if err != nil || refused.count == 0 {
 		return err
 	}
-	e := nola.Errorf(nola.ReasonInvalidSpec, "calendar %q would make the spec of %s illegal, and was not changed: %s", cal.Name, schedulesText(refused), why)
-	e.Metadata = map[string]string{"schedules": strings.Join(refused[:min(len(refused), calendarUsesMax)], "\n"), "count": strconv.Itoa(len(refused))}
+	e := nola.Errorf(nola.ReasonInvalidSpec, "calendar %q would make the spec of %s illegal, and was not changed: %s", cal.Name, &refused, why)
+	e.Metadata = map[string]string{"schedules": strings.Join(refused.first, "\n"), "count": strconv.Itoa(refused.count)}
 	return e
 }
 
@@ -248,7 +254,9 @@ func (h *calendars) spread(ctx context.Context, stored uint64, rec *persistence.
 	}
 	rec.State = persistence.CalendarSettled
 	if _, err := h.s.catalog.PutCalendar(ctx, stored, *rec); errors.Is(err, persistence.ErrConflict) {
-		return errContended("calendar", rec.Name)
+		e := nola.Errorf(nola.ReasonUnavailable, "calendar %q is stored in version %d and every schedule has it, but somebody else changed it at that moment; read it again", rec.Name, rec.Version)
+		e.RetryAfter = 100 * time.Millisecond
+		return e
 	} else if err != nil {
 		return fmt.Errorf("settle calendar %s: %w", rec.Name, err)
 	}
@@ -409,7 +417,7 @@ func (h *calendars) DeleteCalendar(ctx context.Context, req *connect.Request[nol
 
 // unused answers CALENDAR_IN_USE if a schedule uses the calendar.
 func (h *calendars) unused(ctx context.Context, namespace, name string) error {
-	var ids []string
+	var ids someIDs
 	err := h.users(ctx, namespace, name, func(entry *persistence.ScheduleEntry) error {
 		unlock, err := h.s.ids.lock(ctx, entry.Namespace, entry.ID)
 		if err != nil {
@@ -418,29 +426,41 @@ func (h *calendars) unused(ctx context.Context, namespace, name string) error {
 		defer unlock()
 		_, uses, err := h.uses(ctx, entry, name)
 		if uses {
-			ids = append(ids, entry.ID)
+			ids.add(entry.ID)
 		}
 		return err
 	})
-	if err != nil || len(ids) == 0 {
+	if err != nil || ids.count == 0 {
 		return err
 	}
-	e := nola.Errorf(nola.ReasonCalendarInUse, "calendar %q is used by %s; update or delete these first", name, schedulesText(ids))
-	e.Metadata = map[string]string{"namespace": namespace, "calendar": name, "schedules": strings.Join(ids[:min(len(ids), calendarUsesMax)], "\n"), "count": strconv.Itoa(len(ids))}
+	e := nola.Errorf(nola.ReasonCalendarInUse, "calendar %q is used by %s; update or delete these first", name, &ids)
+	e.Metadata = map[string]string{"namespace": namespace, "calendar": name, "schedules": strings.Join(ids.first, "\n"), "count": strconv.Itoa(ids.count)}
 	return e
 }
 
-// schedulesText names schedules, the first few of many.
-func schedulesText(ids []string) string {
-	quoted := make([]string, min(len(ids), calendarIDsShown))
+// someIDs counts schedules, and keeps the ids of the first calendarUsesMax.
+type someIDs struct {
+	first []string
+	count int
+}
+
+func (s *someIDs) add(id string) {
+	if s.count++; len(s.first) < calendarUsesMax {
+		s.first = append(s.first, id)
+	}
+}
+
+// String names the first few.
+func (s *someIDs) String() string {
+	quoted := make([]string, min(len(s.first), calendarIDsShown))
 	for i := range quoted {
-		quoted[i] = strconv.Quote(ids[i])
+		quoted[i] = strconv.Quote(s.first[i])
 	}
 	text := strings.Join(quoted, ", ")
-	switch more := len(ids) - len(quoted); {
+	switch more := s.count - len(quoted); {
 	case more > 0:
 		return fmt.Sprintf("schedules %s and %d more", text, more)
-	case len(ids) > 1:
+	case s.count > 1:
 		return "schedules " + text
 	}
 	return "schedule " + text

@@ -137,6 +137,24 @@ func (w *world) wantDays(what string, got []string, want ...string) {
 	}
 }
 
+// TestCalendarIsNotEmptiedInSilence: a calendar that holds something becomes one
+// that holds nothing only if that is said.
+func TestCalendarIsNotEmptiedInSilence(t *testing.T) {
+	w := newVirtualWorld(t)
+	w.mustPut("bank", "2026-12-24")
+	nothing := &nolav1.Calendar{Name: "bank", Comment: "oops"}
+	for _, dry := range []bool{true, false} {
+		_, err := w.put(&nolav1.PutCalendarRequest{Calendar: nothing, DryRun: dry})
+		w.want(nola.ReasonInvalidArgument, "nothing in the place of something", err)
+	}
+	if res, err := w.put(&nolav1.PutCalendarRequest{Calendar: nothing, AllowEmpty: true}); err != nil || res.GetCalendar().GetVersion() != 2 {
+		t.Errorf("with allow_empty: %v, %v", res, err)
+	}
+	if _, err := w.put(&nolav1.PutCalendarRequest{Calendar: nothing}); err != nil {
+		t.Errorf("nothing in the place of nothing: %v", err)
+	}
+}
+
 // TestCalendarChangeMovesWhatFiresNext changes a calendar under a schedule: what
 // the preview says is what fires, and what has been decided keeps its outcome.
 func TestCalendarChangeMovesWhatFiresNext(t *testing.T) {

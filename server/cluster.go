@@ -13,16 +13,17 @@ import (
 
 	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
+	"github.com/nolaproject/nola/server/cluster"
 )
 
 // formatVersion of the stored data, as clients see it.
 const formatVersion = 1
 
-// cluster serves ClusterService for a cluster of one node.
-type cluster struct{ s *Server }
+// clusters serves ClusterService.
+type clusters struct{ s *Server }
 
 // GetCluster shows the facts that were fixed when the cluster was made.
-func (c *cluster) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {
+func (c *clusters) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {
 	info := c.s.cfg.Store.Cluster()
 	return connect.NewResponse(&nolav1.GetClusterResponse{
 		Cluster: &nolav1.Cluster{
@@ -40,7 +41,7 @@ func (c *cluster) GetCluster(context.Context, *connect.Request[nolav1.GetCluster
 const advanceAtOnce = 5 * time.Second
 
 // AdvanceTime moves virtual time.
-func (c *cluster) AdvanceTime(ctx context.Context, req *connect.Request[nolav1.AdvanceTimeRequest]) (*connect.Response[nolav1.AdvanceTimeResponse], error) {
+func (c *clusters) AdvanceTime(ctx context.Context, req *connect.Request[nolav1.AdvanceTimeRequest]) (*connect.Response[nolav1.AdvanceTimeResponse], error) {
 	to := timeOf(req.Msg.GetTo())
 	if by := req.Msg.GetBy(); by != nil {
 		to = c.s.cfg.Now().Add(by.AsDuration())
@@ -56,20 +57,67 @@ func (c *cluster) AdvanceTime(ctx context.Context, req *connect.Request[nolav1.A
 	}), nil
 }
 
-// ListNodes lists this node.
-func (c *cluster) ListNodes(_ context.Context, req *connect.Request[nolav1.ListNodesRequest]) (*connect.Response[nolav1.ListNodesResponse], error) {
-	if _, err := parseCursor("nodes", req.Msg.GetPageToken(), 1); err != nil {
+// ListNodes lists the nodes that live.
+func (c *clusters) ListNodes(_ context.Context, req *connect.Request[nolav1.ListNodesRequest]) (*connect.Response[nolav1.ListNodesResponse], error) {
+	after, err := parseCursor("nodes", req.Msg.GetPageToken(), 1)
+	if err != nil {
 		return nil, err
 	}
-	out := &nolav1.ListNodesResponse{}
-	if req.Msg.GetPageToken() == "" {
-		out.Nodes = []*nolav1.Node{c.node()}
+	nodes := c.nodes()
+	if after != nil {
+		nodes = slices.DeleteFunc(nodes, func(n *nolav1.Node) bool { return n.GetName() <= after[0] })
+	}
+	size := pageSize(req.Msg.GetPageSize())
+	out := &nolav1.ListNodesResponse{Nodes: nodes[:min(size, len(nodes))]}
+	if len(nodes) > size {
+		out.NextPageToken = formatCursor("nodes", nodes[size-1].GetName())
 	}
 	return connect.NewResponse(out), nil
 }
 
-// ListShards lists the shards of this node.
-func (c *cluster) ListShards(_ context.Context, req *connect.Request[nolav1.ListShardsRequest]) (*connect.Response[nolav1.ListShardsResponse], error) {
+// nodes are those that live, in the order of their names.
+func (c *clusters) nodes() []*nolav1.Node {
+	if c.s.cfg.Cluster == nil {
+		return []*nolav1.Node{{
+			NodeId: c.nodeID(), Name: c.nodeID(), Address: c.s.cfg.Address, Version: c.s.cfg.Version, Started: timestamppb.New(c.s.started),
+			Shards: uint32(len(c.s.cfg.Shards.Shards())), State: nolav1.NodeState_NODE_STATE_READY, Weight: cluster.WeightDefault,
+		}}
+	}
+	var list []*nolav1.Node
+	for _, n := range c.s.cfg.Cluster.Status().Nodes {
+		list = append(list, nodeMessage(n))
+	}
+	return list
+}
+
+func nodeMessage(n cluster.NodeStatus) *nolav1.Node {
+	m := &nolav1.Node{
+		NodeId: n.ID, Name: n.Name, Address: n.Address, Version: n.Version, Started: timestamppb.New(n.Started),
+		Shards: uint32(n.Shards), State: nolav1.NodeState_NODE_STATE_READY, Weight: uint32(n.Weight), Labels: n.Labels,
+	}
+	switch {
+	case n.Leaving:
+		m.State = nolav1.NodeState_NODE_STATE_LEAVING
+	case n.Weight == 0:
+		m.State = nolav1.NodeState_NODE_STATE_DRAINING
+	}
+	return m
+}
+
+// DrainNode has a node give its shards away.
+func (c *clusters) DrainNode(ctx context.Context, req *connect.Request[nolav1.DrainNodeRequest]) (*connect.Response[nolav1.DrainNodeResponse], error) {
+	if c.s.cfg.Cluster == nil {
+		return nil, nola.Errorf(nola.ReasonInvalidArgument, "this server is alone: there is no node that could take its shards; end it with SIGTERM, which finishes what was admitted")
+	}
+	n, err := c.s.cfg.Cluster.Drain(ctx, req.Msg.GetNode(), req.Msg.GetUndo())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nolav1.DrainNodeResponse{Node: nodeMessage(n)}), nil
+}
+
+// ListShards lists all shards, with the work of those whose nodes answer.
+func (c *clusters) ListShards(ctx context.Context, req *connect.Request[nolav1.ListShardsRequest]) (*connect.Response[nolav1.ListShardsResponse], error) {
 	after, err := parseCursor("shards", req.Msg.GetPageToken(), 1)
 	if err != nil {
 		return nil, err
@@ -82,55 +130,71 @@ func (c *cluster) ListShards(_ context.Context, req *connect.Request[nolav1.List
 		}
 		from = last + 1
 	}
-	shards := c.s.cfg.Shards.Shards()
-	slices.SortFunc(shards, func(a, b nola.ShardInfo) int { return cmp.Compare(a.Shard, b.Shard) })
-	start, _ := slices.BinarySearchFunc(shards, from, func(sh nola.ShardInfo, from uint64) int { return cmp.Compare(uint64(sh.Shard), from) })
+	shards := c.shards(ctx)
+	start, _ := slices.BinarySearchFunc(shards, from, func(sh *nolav1.Shard, from uint64) int { return cmp.Compare(uint64(sh.GetShard()), from) })
 	shards = shards[start:]
 	size := pageSize(req.Msg.GetPageSize())
-	out := &nolav1.ListShardsResponse{}
-	for _, sh := range shards[:min(size, len(shards))] {
-		out.Shards = append(out.Shards, &nolav1.Shard{
-			Shard:       uint32(sh.Shard),
-			NodeId:      c.nodeID(),
-			Epoch:       uint64(sh.Epoch),
-			Seq:         uint64(sh.Seq),
-			Activations: uint32(sh.Activations),
-			Unanswered:  uint32(sh.Unanswered),
-			Due:         uint32(sh.Due),
-		})
-	}
+	out := &nolav1.ListShardsResponse{Shards: shards[:min(size, len(shards))]}
 	if len(shards) > size {
-		out.NextPageToken = formatCursor("shards", strconv.FormatUint(uint64(shards[size-1].Shard), 10))
+		out.NextPageToken = formatCursor("shards", strconv.FormatUint(uint64(shards[size-1].GetShard()), 10))
 	}
 	return connect.NewResponse(out), nil
 }
 
+// shardsTimeout is how long nodes may take to tell of their shards.
+const shardsTimeout = 2 * time.Second
+
+func (c *clusters) shards(ctx context.Context) []*nolav1.Shard {
+	work := map[nola.ShardID]nola.ShardInfo{}
+	var list []*nolav1.Shard
+	if c.s.cfg.Cluster == nil {
+		for _, sh := range c.s.cfg.Shards.Shards() {
+			work[sh.Shard] = sh
+			list = append(list, &nolav1.Shard{Shard: uint32(sh.Shard), NodeId: c.nodeID(), Epoch: uint64(sh.Epoch), DesiredNodeId: c.nodeID()})
+		}
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, shardsTimeout)
+		defer cancel()
+		work = c.s.cfg.Cluster.AllShards(ctx)
+		status := c.s.cfg.Cluster.Status()
+		for i, row := range status.Shards {
+			list = append(list, &nolav1.Shard{Shard: uint32(row.Shard), NodeId: row.Node, Epoch: uint64(row.Epoch), DesiredNodeId: status.Desired[i]})
+		}
+	}
+	for _, sh := range list {
+		w := work[nola.ShardID(sh.GetShard())]
+		sh.Seq, sh.Activations, sh.Unanswered, sh.Due = uint64(w.Seq), uint32(w.Activations), uint32(w.Unanswered), uint32(w.Due)
+	}
+	slices.SortFunc(list, func(a, b *nolav1.Shard) int { return cmp.Compare(a.GetShard(), b.GetShard()) })
+	return list
+}
+
 // LocateActor tells the shard of an actor and its owner.
-func (c *cluster) LocateActor(_ context.Context, req *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {
+func (c *clusters) LocateActor(_ context.Context, req *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {
 	ref := refOf(req.Msg.GetActor())
 	if err := ref.Validate(); err != nil {
 		return nil, err
 	}
 	id := c.s.shardOf(ref)
 	out := &nolav1.LocateActorResponse{Shard: uint32(id)}
-	for _, sh := range c.s.cfg.Shards.Shards() {
-		if sh.Shard == id {
-			out.Epoch, out.Node = uint64(sh.Epoch), c.node()
+	owner := c.nodeID()
+	if c.s.cfg.Cluster == nil {
+		for _, sh := range c.s.cfg.Shards.Shards() {
+			if sh.Shard == id {
+				out.Epoch = uint64(sh.Epoch)
+			}
+		}
+	} else if shards := c.s.cfg.Cluster.Status().Shards; int(id) < len(shards) {
+		out.Epoch, owner = uint64(shards[id].Epoch), shards[id].Node
+	}
+	for _, n := range c.nodes() {
+		if n.GetNodeId() == owner {
+			out.Node = n
 		}
 	}
 	return connect.NewResponse(out), nil
 }
 
-func (c *cluster) node() *nolav1.Node {
-	return &nolav1.Node{
-		NodeId:  c.nodeID(),
-		Address: c.s.cfg.Address,
-		Version: c.s.cfg.Version,
-		Started: timestamppb.New(c.s.started),
-		Shards:  uint32(len(c.s.cfg.Shards.Shards())),
-	}
-}
-
-// nodeID names the one node of a cluster: the address that clients reach it at,
-// which no other process can hold.
-func (c *cluster) nodeID() string { return cmp.Or(c.s.cfg.Address, "local") }
+// nodeID names the one node of a server that is alone: the address that clients
+// reach it at, which no other process can hold.
+func (c *clusters) nodeID() string { return cmp.Or(c.s.cfg.Address, "local") }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -111,14 +112,27 @@ func pageSize(n int32) int {
 	return int(n)
 }
 
-// Page tokens are opaque to clients: the last key of the page before, encoded.
+// formatCursor makes the opaque page token of a list of that kind: where the
+// page ended.
+func formatCursor(kind string, parts ...string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(kind + "\x00" + strings.Join(parts, "\x00")))
+}
 
-func pageToken(after string) string { return base64.RawURLEncoding.EncodeToString([]byte(after)) }
-
-func pageAfter(token string) (string, error) {
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
-		return "", nola.Errorf(nola.ReasonInvalidArgument, "page_token: this is not a token of an earlier page; leave it empty to start over")
+// parseCursor reads what formatCursor wrote, n parts; nil for an empty token.
+func parseCursor(kind, token string, n int) ([]string, error) {
+	if token == "" {
+		return nil, nil
 	}
-	return string(b), nil
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	parts := strings.SplitN(string(b), "\x00", n+1)
+	if err != nil || len(parts) != n+1 || parts[0] != kind || slices.Contains(parts[1:], "") {
+		return nil, errPageToken()
+	}
+	return parts[1:], nil
+}
+
+func errPageToken() error {
+	e := nola.Errorf(nola.ReasonInvalidArgument, "page_token is not one that this list answered; send next_page_token as it came, with the same request, or leave it empty to start anew")
+	e.Metadata = map[string]string{"field": "page_token"}
+	return e
 }

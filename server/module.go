@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -262,6 +263,17 @@ func errNoModule(key moduleName) error {
 	return e
 }
 
+// errNoVersion is about a version that is not there; newest is the last one that
+// is, 0 if that is not known.
+func errNoVersion(key moduleName, number, newest uint64) error {
+	e := nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d", key.name, number)
+	if newest != 0 {
+		e.Message += fmt.Sprintf("; its newest is %d", newest)
+	}
+	e.Metadata = map[string]string{"namespace": key.namespace, "module": key.name}
+	return e
+}
+
 func (m *Modules) prepare(key moduleName) (*readyModule, error) {
 	ctx := context.Background()
 	if err := m.open(ctx, key.namespace); err != nil {
@@ -284,7 +296,7 @@ func (m *Modules) prepareVersion(ctx context.Context, key moduleName, number uin
 	case err != nil:
 		return nil, fmt.Errorf("server: read version %d of module %s/%s: %w", number, key.namespace, key.name, err)
 	case version == 0:
-		return nil, nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d", key.name, number)
+		return nil, errNoVersion(key, number, 0)
 	}
 	code, err := m.store.GetObject(ctx, rec.Digest)
 	if err != nil {
@@ -491,7 +503,7 @@ func (m *Modules) SetDefault(ctx context.Context, namespace, name string, number
 	case err != nil:
 		return mod, fmt.Errorf("server: read module %s/%s: %w", namespace, name, err)
 	case v == 0:
-		return mod, nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d; its newest is %d", name, number, mod.Latest)
+		return mod, errNoVersion(moduleName{namespace, name}, number, mod.Latest)
 	}
 	code, err := m.store.GetObject(ctx, rec.Digest)
 	if err != nil {
@@ -583,6 +595,11 @@ func (m *Modules) deleteVersion(ctx context.Context, rec *persistence.ModuleVers
 	if !shared {
 		if err := m.store.DeleteObject(ctx, rec.Digest); err != nil {
 			return err
+		}
+		if f, ok := m.runtime.(nola.Forgetter); ok {
+			if err := f.Forget(rec.Digest); err != nil {
+				return err
+			}
 		}
 	}
 	return m.catalog.DeleteModuleVersion(ctx, version, rec.Namespace, rec.Name, rec.Version)
@@ -702,15 +719,19 @@ func (h *modules) GetModule(ctx context.Context, req *connect.Request[nolav1.Get
 	case err != nil:
 		return nil, err
 	case version == 0:
-		return nil, nola.Errorf(nola.ReasonVersionNotFound, "module %q has no version %d; its newest is %d", key.name, number, mod.Latest)
+		return nil, errNoVersion(key, number, mod.Latest)
 	}
 	return connect.NewResponse(&nolav1.GetModuleResponse{Module: moduleMessage(mod), Version: versionMessage(rec)}), nil
 }
 
 func (h *modules) ListModules(ctx context.Context, req *connect.Request[nolav1.ListModulesRequest]) (*connect.Response[nolav1.ListModulesResponse], error) {
-	after, err := pageAfter(req.Msg.GetPageToken())
+	cursor, err := parseCursor("modules", req.Msg.GetPageToken(), 1)
 	if err != nil {
 		return nil, err
+	}
+	after := ""
+	if cursor != nil {
+		after = cursor[0]
 	}
 	size := pageSize(req.Msg.GetPageSize())
 	list, err := h.s.catalog.Modules(ctx, namespaceOr(req.Msg.GetNamespace()), after, size)
@@ -722,21 +743,21 @@ func (h *modules) ListModules(ctx context.Context, req *connect.Request[nolav1.L
 		res.Modules = append(res.Modules, moduleMessage(m))
 	}
 	if len(list) == size {
-		res.NextPageToken = pageToken(list[size-1].Name)
+		res.NextPageToken = formatCursor("modules", list[size-1].Name)
 	}
 	return connect.NewResponse(res), nil
 }
 
 func (h *modules) ListModuleVersions(ctx context.Context, req *connect.Request[nolav1.ListModuleVersionsRequest]) (*connect.Response[nolav1.ListModuleVersionsResponse], error) {
 	m := req.Msg
-	s, err := pageAfter(m.GetPageToken())
+	cursor, err := parseCursor("versions", m.GetPageToken(), 1)
 	if err != nil {
 		return nil, err
 	}
 	after := uint64(0)
-	if s != "" {
-		if _, err := fmt.Sscanf(s, "%d", &after); err != nil {
-			return nil, nola.Errorf(nola.ReasonInvalidArgument, "page_token: this is not a token of an earlier page; leave it empty to start over")
+	if cursor != nil {
+		if after, err = strconv.ParseUint(cursor[0], 10, 64); err != nil {
+			return nil, errPageToken()
 		}
 	}
 	size := pageSize(m.GetPageSize())
@@ -753,7 +774,7 @@ func (h *modules) ListModuleVersions(ctx context.Context, req *connect.Request[n
 		res.Versions = append(res.Versions, versionMessage(v))
 	}
 	if len(list) == size {
-		res.NextPageToken = pageToken(fmt.Sprint(list[size-1].Version))
+		res.NextPageToken = formatCursor("versions", strconv.FormatUint(list[size-1].Version, 10))
 	}
 	return connect.NewResponse(res), nil
 }
@@ -773,4 +794,36 @@ func (h *modules) DeleteModule(ctx context.Context, req *connect.Request[nolav1.
 		return nil, err
 	}
 	return connect.NewResponse(&nolav1.DeleteModuleResponse{}), nil
+}
+
+// refreshEvery is how often a node looks whether another one has changed the
+// default version of a module that it runs.
+const refreshEvery = 5 * time.Second
+
+// runRefresh takes away what other nodes have replaced, until ctx ends.
+func (m *Modules) runRefresh(ctx context.Context) {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			m.refresh(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *Modules) refresh(ctx context.Context) {
+	for key, r := range *m.current.Load() {
+		mod, _, err := m.catalog.Module(ctx, key.namespace, key.name)
+		if err != nil || mod.Default == r.version {
+			continue // what cannot be read is looked at again
+		}
+		m.mu.Lock()
+		if (*m.current.Load())[key] == r {
+			_ = m.setReady(key, nil) // who asks next finds what is there now
+		}
+		m.mu.Unlock()
+	}
 }

@@ -3,11 +3,9 @@ package server
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -498,29 +496,4 @@ func newIncarnation() uint64 {
 			return n
 		}
 	}
-}
-
-// formatCursor makes the opaque page token of a list of that kind: where the
-// page ended.
-func formatCursor(kind string, parts ...string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(kind + "\x00" + strings.Join(parts, "\x00")))
-}
-
-// parseCursor reads what formatCursor wrote, n parts; nil for an empty token.
-func parseCursor(kind, token string, n int) ([]string, error) {
-	if token == "" {
-		return nil, nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	parts := strings.SplitN(string(b), "\x00", n+1)
-	if err != nil || len(parts) != n+1 || parts[0] != kind || slices.Contains(parts[1:], "") {
-		return nil, errPageToken()
-	}
-	return parts[1:], nil
-}
-
-func errPageToken() error {
-	e := nola.Errorf(nola.ReasonInvalidArgument, "page_token is not one that this list answered; send next_page_token as it came, with the same request, or leave it empty to start anew")
-	e.Metadata = map[string]string{"field": "page_token"}
-	return e
 }

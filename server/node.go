@@ -10,6 +10,7 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/server/cluster"
 	"github.com/nolaproject/nola/shard"
 )
 
@@ -26,6 +27,9 @@ type NodeConfig struct {
 	BackupDir      string
 	Tokens         *Tokens
 	AllowedOrigins []string
+	// Cluster, if set, is this node's part in a cluster: a new member, which the node
+	// runs and ends.
+	Cluster *cluster.Member
 	// Shards bounds the work of the shards. Its Store, Modules, Now, Virtual and
 	// Logger are filled in; its Events are told as well as the metrics.
 	Shards shard.Config
@@ -43,6 +47,7 @@ type Node struct {
 	*Server
 	modules *Modules
 	shards  *shard.Manager
+	cluster *cluster.Member // nil for a node alone
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -70,16 +75,23 @@ func OpenNode(ctx context.Context, cfg NodeConfig) (*Node, error) {
 	if runtime, ok := cfg.Runtime.(persistence.Metricser); ok {
 		metrics.SetRuntime(runtime.Metrics)
 	}
-	n := &Node{modules: NewModules(cfg.Store, cfg.Runtime)}
+	n := &Node{modules: NewModules(cfg.Store, cfg.Runtime), cluster: cfg.Cluster}
 	sc := cfg.Shards
 	sc.Store, sc.Modules, sc.Now, sc.Virtual, sc.Logger = cfg.Store, n.modules, cfg.Now, cfg.Virtual, cfg.Logger
 	sc.Events = counted(sc.Events, metrics)
+	if n.cluster != nil {
+		sc.Peers = n.cluster
+		sc.Events = lookWhenFenced(sc.Events, n.cluster)
+	}
 	var err error
 	if n.shards, err = shard.Open(ctx, sc); err != nil {
 		return nil, fmt.Errorf("server: open the shards: %w", err)
 	}
+	if n.cluster != nil {
+		n.cluster.Attach(n.shards)
+	}
 	n.Server, err = New(Config{
-		Store: cfg.Store, Modules: n.modules, Shards: n.shards, Metrics: metrics,
+		Store: cfg.Store, Modules: n.modules, Shards: n.shards, Cluster: n.cluster, Metrics: metrics,
 		StoreName: cfg.StoreName, Version: cfg.Version, Address: cfg.Address, BackupDir: cfg.BackupDir,
 		Tokens: cfg.Tokens, AllowedOrigins: cfg.AllowedOrigins, Now: cfg.Now, VirtualTime: cfg.Virtual != nil, Logger: cfg.Logger,
 	})
@@ -90,6 +102,10 @@ func OpenNode(ctx context.Context, cfg NodeConfig) (*Node, error) {
 	background, n.stop = context.WithCancel(context.Background())
 	n.wg.Go(func() { n.RunDeletes(background) })
 	n.wg.Go(func() { n.RunCalendars(background) })
+	if n.cluster != nil {
+		n.wg.Go(func() { n.cluster.Run(background) })
+		n.wg.Go(func() { n.modules.runRefresh(background) })
+	}
 	return n, nil
 }
 
@@ -103,9 +119,13 @@ func (n *Node) Advance(ctx context.Context, to time.Time) (time.Time, error) {
 func (n *Node) Modules() *Modules { return n.modules }
 
 // Drain stops the intake and waits until what was admitted is answered and
-// durable, or ctx ends. Requests are refused as UNAVAILABLE from then on.
+// durable, or ctx ends. Requests are refused as UNAVAILABLE from then on. In a
+// cluster the node gives its shards away before, and passes requests on meanwhile.
 func (n *Node) Drain(ctx context.Context) error {
 	n.SetReady(false)
+	if n.cluster != nil {
+		n.cluster.Leave(ctx)
+	}
 	return n.shards.Drain(ctx)
 }
 
@@ -117,6 +137,18 @@ func (n *Node) Close() error {
 	n.wg.Wait()
 	n.endBackups()
 	return n.shards.Close()
+}
+
+// lookWhenFenced has the node look who owns a shard that was fenced.
+func lookWhenFenced(tell shard.Events, m *cluster.Member) shard.Events {
+	fenced := tell.Fenced
+	tell.Fenced = func(id nola.ShardID, err error) {
+		m.Look()
+		if fenced != nil {
+			fenced(id, err)
+		}
+	}
+	return tell
 }
 
 // counted has the metrics count what the shards tell, in front of whoever else

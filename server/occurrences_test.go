@@ -327,6 +327,44 @@ func TestDeadLetters(t *testing.T) {
 	refused(t, "send it once more", err, nola.ReasonDeadLetterNotFound)
 }
 
+// TestCarryIsShown looks at what the firings of a schedule leave to the next one.
+func TestCarryIsShown(t *testing.T) {
+	a := newAlmanac(t)
+	carry := func() *nolav1.ScheduleCarry {
+		t.Helper()
+		res, err := a.Client.Schedules.GetSchedule(t.Context(), connect.NewRequest(&nolav1.GetScheduleRequest{ScheduleId: "a"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg.GetSchedule().GetInfo().GetCarry()
+	}
+	if _, err := a.Call("keeper/one", "put", "hello"); err != nil {
+		t.Fatal(err)
+	}
+	a.hourly("get", nil)
+	if c := carry(); c != nil {
+		t.Errorf("before the first firing: %v", c)
+	}
+	a.Advance(time.Hour)
+	if c := carry(); string(c.GetResult()) != "hello" || !c.GetResultTime().AsTime().Equal(a.at(1).AsTime()) || c.GetErrorTime() != nil || c.GetResultTooLong() {
+		t.Errorf("after a firing that went well: %v", c)
+	}
+	_, err := a.Client.Schedules.UpdateSchedule(t.Context(), connect.NewRequest(&nolav1.UpdateScheduleRequest{
+		Schedule: &nolav1.Schedule{ScheduleId: "a", Target: &nolav1.ScheduleTarget{Actor: &nolav1.ActorRef{Type: "keeper", Id: "one"}, Operation: "fail"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"target"}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Advance(time.Hour)
+	if c := carry(); string(c.GetResult()) != "hello" || c.GetError() != "as asked" || !c.GetErrorTime().AsTime().Equal(a.at(2).AsTime()) {
+		t.Errorf("after one that failed: %v", c)
+	}
+	list, err := a.Client.Schedules.ListSchedules(t.Context(), connect.NewRequest(&nolav1.ListSchedulesRequest{}))
+	if err != nil || list.Msg.GetSchedules()[0].GetInfo().GetCarry() != nil {
+		t.Errorf("a list brings the result along: %v, %v", list, err)
+	}
+}
+
 // TestScheduleThatIsNotThere asks everything of it.
 func TestScheduleThatIsNotThere(t *testing.T) {
 	a := newAlmanac(t)

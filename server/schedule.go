@@ -40,7 +40,8 @@ const (
 // reserve the id in the catalogue, and then to make the schedule in its shard.
 // To delete one is to delete it in its shard, and then to free the id. So every
 // schedule has its id, also after a crash between the two, but not every id has
-// its schedule. The shard decides whether a schedule exists: an id whose shard
+// its schedule. The reservation leaves the disk to the commit of the shard, for
+// which alone it is made: a crash that loses it loses the schedule. The shard decides whether a schedule exists: an id whose shard
 // knows no such schedule is free, and who creates a schedule may take it over.
 // It asks the shard under the id's lock, and so behind every create that was
 // given up: what the shard does not know then, nobody is about to make.
@@ -106,7 +107,7 @@ func (h *schedules) create(ctx context.Context, sd nola.Schedule, requestID stri
 			Namespace: sd.Namespace, ID: sd.ID, Incarnation: sd.Incarnation, Target: sd.Target,
 			RequestID: requestID, Created: h.s.cfg.Now(), Calendars: sd.Spec.CalendarNames(),
 		}
-		version, err = h.s.catalog.PutScheduleEntry(ctx, version, entry)
+		version, err = h.s.catalog.ReserveScheduleEntry(ctx, version, entry)
 		if errors.Is(err, persistence.ErrConflict) {
 			continue
 		}
@@ -161,7 +162,9 @@ func (h *schedules) GetSchedule(ctx context.Context, req *connect.Request[nolav1
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&nolav1.GetScheduleResponse{Schedule: scheduleMessage(&info)}), nil
+	m := scheduleMessage(&info)
+	m.Info.Carry = carryMessage(&info)
+	return connect.NewResponse(&nolav1.GetScheduleResponse{Schedule: m}), nil
 }
 
 // find answers where the schedule lives.
@@ -489,6 +492,12 @@ func (h *schedules) PreviewSchedule(ctx context.Context, req *connect.Request[no
 	if err != nil {
 		return nil, err
 	}
+	if policy := req.Msg.GetPolicy(); policy != nil {
+		whole := nola.Schedule{ID: req.Msg.GetScheduleId(), Spec: spec, Calendars: calendars, Policy: policyOf(policy), Created: after}
+		if _, _, err := scheduler.NewPlan(&whole); err != nil {
+			return nil, err
+		}
+	}
 	p, err := preview(&spec, calendars, req.Msg.GetScheduleId(), after, after, until, count)
 	if err != nil {
 		return nil, err
@@ -784,6 +793,18 @@ func policyOf(m *nolav1.SchedulePolicy) nola.Policy {
 			BackoffMax:  m.GetRetry().GetBackoffMax().AsDuration(),
 			AttemptsMax: int(m.GetRetry().GetMaxAttempts()),
 		},
+	}
+}
+
+// carryMessage is what the next firing is left, nil if that is nothing.
+func carryMessage(info *nola.ScheduleInfo) *nolav1.ScheduleCarry {
+	c := &info.Progress.Carry
+	if c.IsZero() || info.Schedule.Policy.Overlap == nola.OverlapAllowAll {
+		return nil
+	}
+	return &nolav1.ScheduleCarry{
+		Result: c.Result, ResultTime: timeMessage(c.ResultNominal), ResultTooLong: c.ResultBytes > len(c.Result),
+		Error: c.Failure, ErrorTime: timeMessage(c.FailureNominal),
 	}
 }
 

@@ -82,7 +82,7 @@ func parseFilter(text string) (filter, error) {
 		}
 		switch term.key {
 		case "label":
-		case "text", "id", "type":
+		case "text", "id", "type", "calendar":
 			if term.value == "" && !term.prefix {
 				return f, fault(at, "%s has no value; write %s=VALUE", term.key, term.key)
 			}
@@ -100,7 +100,7 @@ func parseFilter(text string) (filter, error) {
 				return f, fault(at, "missed_since=%s: want a time with its offset, such as missed_since=2026-03-01T06:00:00Z", term.value)
 			}
 		default:
-			return f, fault(at, "there is no term %q; legal are text, id, actor, type, label.KEY, paused, failing, late, ran and missed_since", term.key)
+			return f, fault(at, "there is no term %q; legal are text, id, actor, type, calendar, label.KEY, paused, failing, late, ran and missed_since", term.key)
 		}
 		f.terms = append(f.terms, term)
 	}
@@ -129,6 +129,8 @@ func (f *filter) passesEntry(e *persistence.ScheduleEntry) bool {
 			ok = e.Target.Type+"/"+e.Target.ID == t.value
 		case "type":
 			ok = e.Target.Type == t.value
+		case "calendar":
+			ok = slices.Contains(e.Calendars, t.value) // it may use it
 		}
 		if !ok {
 			return false
@@ -144,6 +146,8 @@ func (f *filter) passes(row *persistence.ScheduleRow, now time.Time) bool {
 		switch t.key {
 		case "text":
 			ok = mentions(&row.Schedule, t.value)
+		case "calendar":
+			ok = slices.Contains(row.Schedule.Spec.CalendarNames(), t.value)
 		case "label":
 			value, has := row.Schedule.Labels[t.label]
 			ok = has && (value == t.value || t.prefix && strings.HasPrefix(value, t.value))

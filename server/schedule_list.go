@@ -191,8 +191,8 @@ func (l *scheduleList) byNextDue(ctx context.Context, token string) (*nolav1.Lis
 	return out, nil
 }
 
-// scan calls fn with the entries behind after, some at a time, until it answers
-// false.
+// scan calls fn with the entries behind after, until it answers false: some at
+// first, and more at a time the longer it goes on.
 func (l *scheduleList) scan(ctx context.Context, after string, some int, fn func(*persistence.ScheduleEntry) (bool, error)) error {
 	for {
 		entries, err := l.s.catalog.ScheduleEntries(ctx, l.namespace, l.filter.prefix(), after, some)
@@ -211,6 +211,7 @@ func (l *scheduleList) scan(ctx context.Context, after string, some int, fn func
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		some = max(some, min(2*some, scheduleScanPage))
 	}
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/nolaproject/nola"
@@ -114,6 +116,72 @@ func TestListSchedulesByNextDueIsBounded(t *testing.T) {
 	pages := w.pages(&nolav1.ListSchedulesRequest{Filter: "type=other"})
 	if len(pages) != 11 || strings.Join(pages, "") != "" {
 		t.Errorf("%d pages in the order of ids, want 11 empty ones: 10,000 are looked at for each", len(pages))
+	}
+}
+
+// readings is a store that counts how often entries of schedules are listed.
+type readings struct {
+	persistence.Store
+	count *atomic.Int64
+}
+
+func (s readings) CatalogList(ctx context.Context, space persistence.Space, prefix, after string, limit int) ([]persistence.CatalogEntry, error) {
+	if space == persistence.SpaceSchedule {
+		s.count.Add(1)
+	}
+	return s.Store.CatalogList(ctx, space, prefix, after, limit)
+}
+
+// TestListSchedulesReadsManyAtOnce asks for small pages of what a filter nearly
+// never lets pass.
+func TestListSchedulesReadsManyAtOnce(t *testing.T) {
+	var count atomic.Int64
+	w := newWorld(t)
+	w.wrap = func(s persistence.Store) persistence.Store { return readings{s, &count} }
+	w.restart()
+	catalog := persistence.Catalog{Store: w.store}
+	for i := range 5_000 {
+		entry := persistence.ScheduleEntry{Namespace: "default", ID: fmt.Sprintf("%06d", i), Target: nola.ActorRef{Namespace: "default", Type: "keeper", ID: "one"}}
+		if _, err := catalog.PutScheduleEntry(context.Background(), 0, entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count.Store(0)
+	if pages := w.pages(&nolav1.ListSchedulesRequest{Filter: "type=other", PageSize: 1}); len(pages) != 1 {
+		t.Errorf("%d pages, want one", len(pages))
+	}
+	if n := count.Load(); n > 16 {
+		t.Errorf("the catalogue was read %d times for 5,000 entries", n)
+	}
+}
+
+func TestListSchedulesByCalendar(t *testing.T) {
+	w := newVirtualWorld(t)
+	w.mustPut("bank", "2026-12-24")
+	w.mustPut("school", "2026-12-24")
+	for id, calendar := range map[string]string{"a": "bank", "b": "school", "c": "bank"} {
+		if _, err := w.create(dailyWithout(id, calendar), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.create(yearly("plain", "one"), ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.pages(&nolav1.ListSchedulesRequest{Filter: "calendar=bank"})[0]; got != "a c" {
+		t.Errorf("calendar=bank lets %q pass, want a c", got)
+	}
+	// one that is not used any more may still stand in the entry
+	_, err := w.Schedules.UpdateSchedule(context.Background(), connect.NewRequest(&nolav1.UpdateScheduleRequest{
+		Schedule: &nolav1.Schedule{ScheduleId: "a", Spec: dailyWithout("a", "school").Spec}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec"}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.pages(&nolav1.ListSchedulesRequest{Filter: "calendar=bank"})[0]; got != "c" {
+		t.Errorf("after a has another one, calendar=bank lets %q pass, want c", got)
+	}
+	if got := w.pages(&nolav1.ListSchedulesRequest{Filter: "calendar=school id=a*", Order: nolav1.ScheduleOrder_SCHEDULE_ORDER_NEXT_DUE})[0]; got != "a" {
+		t.Errorf("calendar=school id=a* lets %q pass, want a", got)
 	}
 }
 

@@ -136,6 +136,10 @@ func (b *breaking) CatalogPut(ctx context.Context, space persistence.Space, key 
 	return b.Store.CatalogPut(ctx, space, key, version, value)
 }
 
+func (b *breaking) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return b.CatalogPut(ctx, space, key, version, value)
+}
+
 func (b *breaking) set(after int) {
 	b.mu.Lock()
 	b.after = after
@@ -376,6 +380,11 @@ func TestPreviewSchedule(t *testing.T) {
 	if len(res.Msg.GetWarnings()) == 0 || res.Msg.GetWarnings()[0].GetCode() != "BOTH_DAY_FIELDS" || res.Msg.GetWarnings()[0].GetField() != "cron[0]" {
 		t.Errorf("warnings %v, want one of cron[0] about both day fields", res.Msg.GetWarnings())
 	}
+	_, err = w.Schedules.PreviewSchedule(context.Background(), connect.NewRequest(&nolav1.PreviewScheduleRequest{
+		Spec:   &nolav1.ScheduleSpec{Cron: []*nolav1.CronSpec{{Expression: "0 9 13 * *"}}},
+		Policy: &nolav1.SchedulePolicy{Retry: &nolav1.RetryPolicy{Deadline: durationpb.New(time.Second), BackoffMin: durationpb.New(time.Hour), BackoffMax: durationpb.New(time.Minute)}},
+	}))
+	w.want(nola.ReasonInvalidSpec, "a faulty policy", err)
 	_, err = w.Schedules.PreviewSchedule(context.Background(), connect.NewRequest(&nolav1.PreviewScheduleRequest{Spec: &nolav1.ScheduleSpec{}}))
 	w.want(nola.ReasonInvalidSpec, "an empty spec", err)
 }

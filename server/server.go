@@ -18,6 +18,7 @@ import (
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/proto/nola/v1/nolav1connect"
+	"github.com/nolaproject/nola/server/cluster"
 )
 
 // Shards is what the server asks of the shards of its node; shard.Manager is
@@ -87,6 +88,8 @@ type Config struct {
 	Store   persistence.Store
 	Modules *Modules
 	Shards  Shards
+	// Cluster, if set, is the node's part in a cluster; it takes the place of Shards.
+	Cluster *cluster.Member
 	// StoreName is the kind of the store, as clients see it.
 	StoreName string
 	// Version of the program, as clients see it.
@@ -139,6 +142,10 @@ const nolaModuleBytesMax = 64 << 20
 
 // New makes the API of a node. It is not ready until SetReady.
 func New(cfg Config) (*Server, error) {
+	reads := cfg.Store
+	if cfg.Cluster != nil {
+		cfg.Shards, reads = cfg.Cluster, cfg.Cluster.Reads(cfg.Store)
+	}
 	if cfg.Store == nil || cfg.Modules == nil || cfg.Shards == nil {
 		return nil, errors.New("server: Config needs Store, Modules and Shards")
 	}
@@ -153,7 +160,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), unsettled: make(chan struct{}, 1), backing: make(chan struct{}, 1),
-		reader: persistence.Reader{Store: cfg.Store}, catalog: persistence.Catalog{Store: cfg.Store},
+		reader: persistence.Reader{Store: reads}, catalog: persistence.Catalog{Store: cfg.Store},
 	}
 	cfg.Modules.now, cfg.Modules.exists, cfg.Modules.bounds = cfg.Now, s.namespaceExists, s.namespaceLimits
 	if err := s.ensureDefaultNamespace(context.Background()); err != nil {
@@ -208,7 +215,7 @@ func (s *Server) route() error {
 	mux.Handle(nolav1connect.NewScheduleServiceHandler(&schedules{s}, options(MessageBytesMax)))
 	mux.Handle(nolav1connect.NewCalendarServiceHandler(&calendars{s}, options(MessageBytesMax)))
 	mux.Handle(nolav1connect.NewNamespaceServiceHandler(&namespaces{s}, options(MessageBytesMax)))
-	mux.Handle(nolav1connect.NewClusterServiceHandler(&cluster{s}, options(MessageBytesMax)))
+	mux.Handle(nolav1connect.NewClusterServiceHandler(&clusters{s}, options(MessageBytesMax)))
 	s.health = grpchealth.NewStaticChecker(serviceNames...)
 	s.SetReady(false)
 	mux.Handle(grpchealth.NewHandler(s.health))
@@ -259,8 +266,12 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	if !s.ready.Load() {
+	switch {
+	case !s.ready.Load():
 		http.Error(w, "not ready: starting or shutting down", http.StatusServiceUnavailable)
+		return
+	case s.cfg.Cluster != nil && !s.cfg.Cluster.Ready():
+		http.Error(w, "not ready: the lease is not held, or the node's shards are not open yet", http.StatusServiceUnavailable)
 		return
 	}
 	_, _ = w.Write([]byte("ready\n")) // the client may have gone

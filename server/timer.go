@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -24,6 +27,30 @@ func (a *actors) CompleteInvocation(ctx context.Context, req *connect.Request[no
 		return nil, err
 	}
 	return connect.NewResponse(&nolav1.CompleteInvocationResponse{InvocationId: id[:]}), nil
+}
+
+// ListDeferred lists the deferred invocations of an actor.
+func (a *actors) ListDeferred(_ context.Context, req *connect.Request[nolav1.ListDeferredRequest]) (*connect.Response[nolav1.ListDeferredResponse], error) {
+	ref := refOf(req.Msg.GetActor())
+	list, err := a.s.reader.DeferredAll(a.s.shardOf(ref), ref, nola.DeferredMax)
+	if err != nil {
+		return nil, fmt.Errorf("deferred invocations of %s: %w", ref, err)
+	}
+	slices.SortStableFunc(list, func(x, y persistence.DeferredRecord) int { return x.Deadline.Compare(y.Deadline) })
+	res := &nolav1.ListDeferredResponse{}
+	for i := range list {
+		rec := &list[i]
+		m := &nolav1.DeferredInvocation{Token: rec.Token.String(), Deadline: timeMessage(rec.Deadline), ScheduleId: rec.Schedule}
+		if inv := rec.Invocation; inv != nil {
+			id := inv.Identity()
+			m.InvocationId, m.Operation = id[:], inv.Operation
+			if rec.Schedule != "" {
+				m.NominalTime = timeMessage(inv.Caller.Nominal)
+			}
+		}
+		res.Deferred = append(res.Deferred, m)
+	}
+	return connect.NewResponse(res), nil
 }
 
 func (a *actors) SetTimer(ctx context.Context, req *connect.Request[nolav1.SetTimerRequest]) (*connect.Response[nolav1.SetTimerResponse], error) {

@@ -29,6 +29,10 @@ type world struct {
 	url  string
 	disk *memstore.Disk
 	wrap func(persistence.Store) persistence.Store
+	// backups is the directory for backups, if not empty.
+	backups string
+	// runtime, if set, runs the guests in place of guests.
+	runtime nola.Runtime
 	// clock, if set, makes the node live in virtual time.
 	clock *shard.VirtualClock
 
@@ -56,7 +60,10 @@ func (w *world) start() {
 		w.store = w.wrap(mem)
 	}
 	log := slog.New(slog.DiscardHandler)
-	w.node, err = server.OpenNode(context.Background(), server.NodeConfig{Store: w.store, Runtime: guests{}, StoreName: "memory", Version: "test", Address: "here", Virtual: w.clock, Logger: log})
+	if w.runtime == nil {
+		w.runtime = guests{}
+	}
+	w.node, err = server.OpenNode(context.Background(), server.NodeConfig{Store: w.store, Runtime: w.runtime, StoreName: "memory", Version: "test", Address: "here", BackupDir: w.backups, Virtual: w.clock, Logger: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}

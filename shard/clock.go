@@ -57,7 +57,6 @@ func (m *Manager) clockLoop() {
 		now := m.cfg.Now()
 		next := now.Add(clockGlance).UnixNano()
 		c.next.Store(math.MinInt64) // who notes from here on pokes only if it must
-		bytes := int64(0)
 		c.scan.Lock()
 		for _, b := range m.boxes {
 			at := b.wake.Load()
@@ -71,7 +70,6 @@ func (m *Manager) clockLoop() {
 				continue
 			}
 			next = min(next, at)
-			bytes += b.bytes.Load()
 		}
 		c.scan.Unlock()
 		c.next.Store(next)
@@ -81,25 +79,11 @@ func (m *Manager) clockLoop() {
 				next = min(next, b.wake.Load())
 			}
 		}
-		m.shed(bytes)
+		m.shed()
 		wait := time.Duration(max(0, next-now.UnixNano()))
 		if wait > 0 && m.cfg.Virtual != nil {
 			wait = clockGlance // time moves by itself to nothing; Advance looks itself
 		}
 		timer.Reset(wait)
-	}
-}
-
-// shed has idle actors passivated when their instances take more memory than
-// they may.
-func (m *Manager) shed(bytes int64) {
-	over := bytes - m.cfg.InstanceBytesMax
-	if over <= 0 {
-		return
-	}
-	for _, b := range m.boxes {
-		if has := b.bytes.Load(); has > 0 {
-			m.bring(b, &core.Shed{Bytes: int64(float64(over)*float64(has)/float64(bytes)) + 1})
-		}
 	}
 }

@@ -79,9 +79,7 @@ func (m *Manager) step(b *box, in core.Input, out *core.Output) {
 	wake, bytes := b.core.Wake(), b.core.Bytes()
 	m.clock.note(b, wake) // in the order of the steps, or a wake-up is lost
 	b.mu.Unlock()
-	if b.bytes.Load() != bytes {
-		b.bytes.Store(bytes)
-	}
+	m.noteBytes(b, bytes)
 	for _, i := range out.Interrupts {
 		i.Act.Shell.(*guest).interrupt(i)
 	}
@@ -242,7 +240,9 @@ func (r *runner) event(b *box, w *waiter, t *core.Turn, nested bool) {
 
 func errCanceled(ctx context.Context) *nola.Error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nola.Errorf(nola.ReasonDeadlineExceeded, "the caller's deadline passed while the call waited for its turn; it was not executed")
+		e := nola.Errorf(nola.ReasonDeadlineExceeded, "the caller's deadline passed while the call waited for its turn; it was not executed")
+		e.Metadata = map[string]string{"where": "queue"}
+		return e
 	}
 	return nola.Errorf(nola.ReasonCanceled, "the caller left while the call waited for its turn; it was not executed")
 }
@@ -313,6 +313,9 @@ func (m *Manager) closeAll(out *core.Output) {
 		if g, ok := a.Shell.(*guest); ok {
 			g.end()
 		}
+	}
+	if len(out.Closed) > 0 {
+		m.room.free()
 	}
 	out.Closed = out.Closed[:0]
 }

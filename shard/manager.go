@@ -114,6 +114,7 @@ type Manager struct {
 	pool   pool
 	clock  clock
 	logs   logs
+	room   room
 	starts startups
 	work   work
 	// advancing is held by who moves virtual time.
@@ -163,6 +164,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.pool.init(m, max(8, 4*cfg.Tokens), cfg.Tokens)
 	m.commit.init(&m.work)
 	m.clock.init()
+	m.room.init()
 	ids := make([]nola.ShardID, m.info.Shards)
 	m.boxes = make([]*box, m.info.Shards)
 	for i := range ids {

@@ -222,6 +222,53 @@ func TestNothingFiresAfterTheActorIsDeleted(t *testing.T) {
 	}
 }
 
+// TestDeleteInterruptsTheFiring deletes a schedule whose firing runs, and waits
+// for a gate that stays shut. Only its interruption lets the actor go on, and
+// nothing that it did stays.
+func TestDeleteInterruptsTheFiring(t *testing.T) {
+	w := newWorld(t, 1)
+	r := w.running(nola.Policy{Retry: nola.Retry{Deadline: time.Minute, BackoffMin: nola.RetryBackoffMin}})
+	if err := w.m.DeleteSchedule(context.Background(), r, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.invoke("a", "get", "log"); got != "" || err != nil {
+		t.Errorf("after the delete the actor has %q, %v", got, err)
+	}
+	w.crash()
+	close(w.code.gate("firing"))
+	if got := w.must("a", "get", "log"); got != "" {
+		t.Errorf("the firing came back after a crash: %q", got)
+	}
+}
+
+// TestDeleteActorWaitsForTheFiring deletes an actor whose firing runs: the turn
+// ends before the delete is answered, and what it did goes with the actor.
+func TestDeleteActorWaitsForTheFiring(t *testing.T) {
+	w := newWorld(t, 1)
+	w.running(nola.Policy{})
+	deleted := make(chan error, 1)
+	go func() { deleted <- w.m.DeleteActor(context.Background(), ref("a")) }()
+	eventually(t, "the delete waits its turn", func() bool {
+		info, err := w.m.DescribeActor(context.Background(), ref("a"))
+		return err == nil && info.Mailbox == 2
+	})
+	select {
+	case err := <-deleted:
+		t.Fatalf("the delete was answered with %v while a firing runs", err)
+	default:
+	}
+	close(w.code.gate("firing"))
+	if err := <-deleted; err != nil {
+		t.Fatal(err)
+	}
+	if o := <-w.fired; o.Outcome != nola.OutcomeFired {
+		t.Errorf("the firing ended as %v", o.Outcome)
+	}
+	if got := w.must("a", "get", "log"); got != "" {
+		t.Errorf("of the deleted actor there is %q", got)
+	}
+}
+
 // TestTriggerDoesNotWaitForItsTurn demands that a trigger is answered once it is
 // durable, while what it fired runs.
 func TestTriggerDoesNotWaitForItsTurn(t *testing.T) {

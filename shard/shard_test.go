@@ -2,6 +2,7 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -471,19 +472,28 @@ func TestRetriedTurnRepeatsNoNestedCall(t *testing.T) {
 	}
 }
 
+// where is what the metadata of an error say about the place of the call.
+func where(err error) string {
+	var e *nola.Error
+	if errors.As(err, &e) {
+		return e.Metadata["where"]
+	}
+	return ""
+}
+
 func TestDeadlineInTheQueue(t *testing.T) {
 	w := newWorld(t, 1)
 	go func() { _, _ = w.invoke("a", "wait", "g") }()
 	eventually(t, "the actor is busy", func() bool { return w.code.turns.Load() >= 1 })
 	_, err := w.m.Invoke(context.Background(), &nola.Invocation{Target: ref("a"), Operation: "inc", Deadline: time.Now().Add(20 * time.Millisecond)})
-	if reason(err) != nola.ReasonDeadlineExceeded {
-		t.Errorf("expired: %v", err)
+	if reason(err) != nola.ReasonDeadlineExceeded || where(err) != "queue" {
+		t.Errorf("expired: %v in the %s", err, where(err))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	_, err = w.m.Invoke(ctx, &nola.Invocation{Target: ref("a"), Operation: "inc"})
-	if reason(err) != nola.ReasonDeadlineExceeded {
-		t.Errorf("caller left: %v", err)
+	if reason(err) != nola.ReasonDeadlineExceeded || where(err) != "queue" {
+		t.Errorf("caller left: %v in the %s", err, where(err))
 	}
 	close(w.code.gate("g"))
 	if got := w.must("a", "get", ""); got != "" {

@@ -21,8 +21,11 @@ type Peers interface {
 	// that is, as Manager.Invoke does.
 	Invoke(ctx context.Context, inv *nola.Invocation) (nola.Result, error)
 	// Deliver brings casts to a shard that is not served here, and sets d.Taken.
-	Deliver(ctx context.Context, d *core.Delivery) error
+	Deliver(ctx context.Context, d *Delivery) error
 }
+
+// Delivery is a group of casts on its way from one shard to another.
+type Delivery = core.Delivery
 
 // Serving answers the epoch under which a shard is served here, 0 if it is not.
 // It takes no lock.
@@ -83,14 +86,14 @@ func (m *Manager) DropShard(id nola.ShardID) {
 	m.clock.note(b, time.Time{})
 	b.mu.Unlock()
 	m.commit.running.Unlock()
-	b.bytes.Store(0)
+	m.noteBytes(b, 0)
 	m.answer(&out)
 	m.closeAll(&out)
 }
 
 // Deliver takes casts in that another node brings, and sets d.Taken once what it
 // took is durable.
-func (m *Manager) Deliver(ctx context.Context, d *core.Delivery) error {
+func (m *Manager) Deliver(ctx context.Context, d *Delivery) error {
 	if err := m.enter(0); err != nil {
 		return err
 	}

@@ -209,6 +209,7 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	t.Effects.Called = h.calls > 0
 	if err != nil || t.Shutdown != "" {
 		g.replace(nil) // what it remembers is not what is committed
+		m.room.free()
 	}
 	if g.instance != nil {
 		t.Bytes = g.instance.Bytes()
@@ -268,7 +269,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 // start makes an instance and tells the guest that it begins to live.
 func (r *runner) start(h *host) error {
 	m, t, g := r.m, h.t, h.g
-	in, err := g.module.Instantiate(t.Act.Ref())
+	in, err := r.instantiate(h)
 	if err != nil {
 		return err
 	}
@@ -288,7 +289,7 @@ func (r *runner) start(h *host) error {
 	if errors.Is(err, errOperationNotFound) {
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
-		if in, err = g.module.Instantiate(t.Act.Ref()); err != nil {
+		if in, err = r.instantiate(h); err != nil {
 			return err
 		}
 		g.replace(in)

@@ -36,6 +36,8 @@ type world struct {
 	// versions, if there are some, are those of the module, from 1 on; the last one
 	// is what Module answers.
 	versions []nola.Module
+	// types, if there are some, are the modules of actors of other types.
+	types map[string]nola.Module
 }
 
 func newWorld(t testing.TB, shards int, change ...func(*world)) *world {
@@ -95,6 +97,9 @@ func (w *world) crash() {
 func (w *world) Module(namespace, name string) (nola.Module, uint64, error) {
 	if name == "missing" {
 		return nil, 0, nola.Errorf(nola.ReasonModuleNotFound, "no module %s", name)
+	}
+	if m := w.types[name]; m != nil {
+		return m, 1, nil
 	}
 	if n := len(w.versions); n > 0 {
 		return w.versions[n-1], uint64(n), nil

@@ -2,6 +2,7 @@ package wasmhost_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -96,4 +97,27 @@ func BenchmarkCalls(b *testing.B) {
 		}
 	})
 	b.Run("metered", func(b *testing.B) { benchmarkInvoke(b, g.bytes(), "op", "") })
+}
+
+// BenchmarkPrepare makes a module ready that was prepared before by another
+// process: what a start of the server does for each module that is called.
+func BenchmarkPrepare(b *testing.B) {
+	for name, code := range map[string][]byte{"small": smallGuest(b), "tinygo": builtGuest(b, "tinygo"), "go": kitchen(b)} {
+		b.Run(name, func(b *testing.B) {
+			config := wasmhost.Config{CacheDir: b.TempDir()}
+			for first := true; first || b.Loop(); first = false {
+				r, err := wasmhost.New(b.Context(), config)
+				if err != nil {
+					b.Fatal(err)
+				}
+				m, err := r.Prepare(b.Context(), code, nola.Manifest{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := errors.Join(m.Close(), r.Close()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -92,6 +92,7 @@ var (
 // outcome is all that a guest leaves behind.
 type outcome struct {
 	answers    []string
+	steps      []uint64 // of the turns, where they are compared
 	logs       []string
 	state      map[string][]byte
 	memory     []byte
@@ -186,6 +187,12 @@ func runOurs(t *testing.T, code []byte, config wasmhost.Config) map[string]outco
 	ways["in a used slot"] = live(t, m, calls())
 	if n := r.Stats().SlotsReused - before; n != 1 {
 		t.Errorf("%d slots were used again, want 1", n)
+	}
+	if config.CacheDir == "" {
+		// As a later process prepares it.
+		config.CacheDir = t.TempDir()
+		prepare(t, newRuntime(t, config), code, nola.Manifest{})
+		ways["made before"] = live(t, prepare(t, newRuntime(t, config), code, nola.Manifest{}), calls())
 	}
 	for how, o := range ways {
 		o.generators = generators

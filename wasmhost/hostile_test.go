@@ -71,6 +71,10 @@ func TestHostileGuests(t *testing.T) {
 			if tt.reason != "" && (reason != tt.reason || limit != tt.limit) {
 				t.Errorf("reason %s, limit %q, want %s, %q", reason, limit, tt.reason, tt.limit)
 			}
+			var e *nola.Error
+			if errors.As(err, &e); tt.reason == nola.ReasonDeadlineExceeded && e.Metadata["where"] != "turn" {
+				t.Errorf("metadata %v, want where=turn", e.Metadata)
+			}
 			if !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("the text is %q, want it to contain %q", err, tt.text)
 			}

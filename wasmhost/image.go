@@ -52,6 +52,16 @@ func (i *image) close() {
 	}
 }
 
+// share lets instances share the image's pages, if the system can.
+func (i *image) share(r *Runtime) {
+	if r.config.HeapMemory {
+		return
+	}
+	if i.view = newImageView(i.bytes); i.view != nil {
+		i.bytes = i.view.bytes
+	}
+}
+
 // errNoRoom says that the memory could not be made as large as the image.
 var errNoRoom = errors.New("no room for the image")
 
@@ -75,11 +85,7 @@ func (r *Runtime) makeImage(c *compiled) (*image, error) {
 			}
 		}
 	}
-	if !r.config.HeapMemory {
-		if made.view = newImageView(made.bytes); made.view != nil {
-			made.bytes = made.view.bytes
-		}
-	}
+	made.share(r)
 	made.name(c)
 	return made, nil
 }

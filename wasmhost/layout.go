@@ -11,7 +11,8 @@ const globalsResetMax = 256
 // metered with a layout does none of it by itself; the host does, once, keeps
 // what came of it as an image, and gives every instance a copy.
 type layout struct {
-	globals  []uint32 // the mutable ones
+	globals  []uint32  // the mutable ones
+	elements []element // of tables; none if the engine places them
 	data     []segment
 	start    uint32
 	hasStart bool

@@ -52,6 +52,11 @@ func (m *memory) Reallocate(size uint64) []byte {
 	return m.bytes
 }
 
+// viewsMax is how many views there are at once. One takes two of the mappings
+// that the system allows a process, 65,530 on Linux, and a process that has none
+// left cannot even grow its heap.
+const viewsMax = 20_000
+
 // begin makes the first bytes: those of the image, or size of them. The engine
 // can be refused more later, but not these, so they are made beforehand.
 func (m *memory) begin(size uint64) bool {
@@ -62,11 +67,14 @@ func (m *memory) begin(size uint64) bool {
 	if !m.charge(size) {
 		return false
 	}
-	if image != nil && image.view != nil {
+	if image != nil && image.view != nil && m.slot.code.runtime.views.Add(1) <= viewsMax {
 		if m.mapped = image.view.private(m.max); m.mapped != nil {
 			m.bytes = m.mapped[:size]
 			return true
 		}
+	}
+	if image != nil && image.view != nil {
+		m.slot.code.runtime.views.Add(-1)
 	}
 	m.bytes = make([]byte, size)
 	if image != nil {
@@ -94,6 +102,7 @@ func (m *memory) unmap() {
 	if m.mapped != nil {
 		unmapView(m.mapped)
 		m.mapped = nil
+		m.slot.code.runtime.views.Add(-1)
 	}
 }
 

@@ -300,15 +300,19 @@ func (w *meterer) elementSection(old []byte) ([]byte, error) {
 			r.fail("segment %d of form %d, want 0 to 7", i, flags)
 		}
 		passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
-		b = appendUnsigned(b, uint64(flags))
-		if !passive {
-			if explicit {
-				b = appendUnsigned(b, uint64(r.u32()))
+		if w.layout != nil && len(w.layout.elements) > 0 {
+			b = w.declared(b, r, flags)
+		} else {
+			b = appendUnsigned(b, uint64(flags))
+			if !passive {
+				if explicit {
+					b = appendUnsigned(b, uint64(r.u32()))
+				}
+				b = w.constant(b, r)
 			}
-			b = w.constant(b, r)
-		}
-		if passive || explicit {
-			b = append(b, r.u8())
+			if passive || explicit {
+				b = append(b, r.u8())
+			}
 		}
 		items := r.count("elements", len(r.b))
 		b = appendUnsigned(b, uint64(items))
@@ -331,6 +335,23 @@ func (w *meterer) elementSection(old []byte) ([]byte, error) {
 		return nil, r.err
 	}
 	return b, nil
+}
+
+// declared writes the head of an active segment of elements as that of one that
+// only names its functions, so that the code may refer to them.
+func (w *meterer) declared(b []byte, r *reader, flags uint32) []byte {
+	if flags&2 != 0 {
+		r.u32() // the table
+	}
+	w.constant(nil, r) // the place
+	kind := byte(0)
+	if flags&4 != 0 {
+		kind = typeFuncref
+	}
+	if flags&2 != 0 {
+		kind = r.u8()
+	}
+	return append(appendUnsigned(b, uint64(flags|3)), kind)
 }
 
 // code writes the code section.

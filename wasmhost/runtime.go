@@ -35,10 +35,17 @@ type Config struct {
 	// default a quarter of InstancesBytesMax. They give way when the memory is
 	// needed.
 	IdleBytesMax int64
+	// IdleAfter is how long a slot waits for its next activation before it is
+	// closed, which the release of another one notices: default 5 min.
+	IdleAfter time.Duration
 	// HeapMemory keeps the memory of guests on the heap of the process, so that
 	// GOMEMLIMIT counts it. Without it, where the system allows, instances share
 	// the pages that they have not written, which is faster and smaller.
 	HeapMemory bool
+	// PlainEngine uses nothing of the engine beyond its documentation. Without it,
+	// where a self-test finds the engine as expected, instances of modules with
+	// large tables, such as those of Go, are made several times faster.
+	PlainEngine bool
 	// CompileTimeout bounds one Prepare, with its wait for others: default 60 s.
 	CompileTimeout time.Duration
 	// CompileConcurrency is how many modules are compiled at once: default 1, at
@@ -60,6 +67,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.IdleBytesMax == 0 {
 		c.IdleBytesMax = c.InstancesBytesMax / 4
+	}
+	if c.IdleAfter == 0 {
+		c.IdleAfter = 5 * time.Minute
 	}
 	if c.CompileTimeout == 0 {
 		c.CompileTimeout = 60 * time.Second
@@ -85,6 +95,7 @@ func (c Config) validate() error {
 	}
 	check(c.InstancesBytesMax >= 1<<20, "InstancesBytesMax %d: must be at least 1 MiB", c.InstancesBytesMax)
 	check(c.IdleBytesMax >= 0 && c.IdleBytesMax <= c.InstancesBytesMax, "IdleBytesMax %d: must lie between 0 and InstancesBytesMax, %d", c.IdleBytesMax, c.InstancesBytesMax)
+	check(c.IdleAfter > 0, "IdleAfter %s: must be above 0", c.IdleAfter)
 	check(c.CompileTimeout > 0, "CompileTimeout %s: must be above 0", c.CompileTimeout)
 	check(c.CompileConcurrency >= 1 && c.CompileConcurrency <= 64, "CompileConcurrency %d: must lie between 1 and 64", c.CompileConcurrency)
 	return errors.Join(faults...)
@@ -99,6 +110,7 @@ type Runtime struct {
 	compiling chan struct{} // has a place for each compilation at once
 	bytes     atomic.Int64  // held by slots
 	idleBytes atomic.Int64  // of these, by idle ones
+	views     atomic.Int64  // held by slots
 
 	slotsMade, slotsReused, slotsDropped, slotsEvicted atomic.Uint64
 
@@ -127,6 +139,7 @@ type compiled struct {
 	code    wazero.CompiledModule
 	shape   *parsed
 	layout  *layout // with image
+	tables  *tables // with image, if they are filled here
 	image   *image  // nil: every instance runs the initialisers
 	err     error
 
@@ -148,6 +161,9 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 	rc := wazero.NewRuntimeConfigCompiler().WithCoreFeatures(api.CoreFeaturesV2).WithDebugInfoEnabled(false)
 	r := &Runtime{config: config, compiling: make(chan struct{}, config.CompileConcurrency), compiled: map[codeKey]*compiled{}}
 	if config.CacheDir != "" {
+		if err := openDerived(config.CacheDir); err != nil {
+			return nil, fmt.Errorf("wasmhost: open the cache of modules in %s: %w", config.CacheDir, err)
+		}
 		cache, err := wazero.NewCompilationCacheWithDir(config.CacheDir)
 		if err != nil {
 			return nil, fmt.Errorf("wasmhost: open the cache of compiled code in %s: %w", config.CacheDir, err)
@@ -187,7 +203,7 @@ type Stats struct {
 	SlotsMade    uint64 // activations that found no idle slot
 	SlotsReused  uint64 // activations that found one
 	SlotsDropped uint64 // slots not kept after an activation: it broke, grew, or cannot be set back
-	SlotsEvicted uint64 // idle slots that gave way to the budget
+	SlotsEvicted uint64 // idle slots that gave way to the budget, or were idle for long
 }
 
 // Stats answers at once.
@@ -217,7 +233,7 @@ func (r *Runtime) Metrics(w io.Writer) error {
 	add("nola_slots_made_total", "counter", "Activations that found no idle slot of their module.", s.SlotsMade)
 	add("nola_slots_reused_total", "counter", "Activations that found an idle slot.", s.SlotsReused)
 	add("nola_slots_dropped_total", "counter", "Slots not kept after an activation: they broke, grew, or cannot be set back.", s.SlotsDropped)
-	add("nola_slots_evicted_total", "counter", "Idle slots that gave way to the memory budget.", s.SlotsEvicted)
+	add("nola_slots_evicted_total", "counter", "Idle slots that gave way to the memory budget, or were idle for long.", s.SlotsEvicted)
 	if _, err := w.Write(text); err != nil {
 		return fmt.Errorf("wasmhost: write metrics: %w", err)
 	}
@@ -342,6 +358,7 @@ func (r *Runtime) tooSlow(ctx context.Context) error {
 		return nola.Errorf(nola.ReasonCanceled, "preparing the module was canceled")
 	}
 	e := nola.LimitError(nola.ReasonDeadlineExceeded, "compile_timeout", int64(r.config.CompileTimeout), "preparing the module took longer than the caller or the node's compile timeout of %s allows; push it again, or push a smaller module", r.config.CompileTimeout)
+	e.Metadata["where"] = "queue" // no turn began
 	e.RetryAfter = time.Second
 	return e
 }
@@ -355,12 +372,24 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 		return r.tooSlow(ctx)
 	}
 	start := time.Now()
+	log := r.config.Logger.With("digest", hex.EncodeToString(c.key.digest[:]), "bytes", len(code))
+	if d := r.loadDerived(c.key); d != nil && r.revive(ctx, c, d) == nil {
+		log.Info("module prepared, as it was made before", "took", time.Since(start))
+		return nil
+	}
+	before := r.engineFiles()
 	shape, err := parse(code, c.key.tableElements)
 	if err != nil {
 		return err
 	}
 	c.shape = shape
-	metered, l, err := shape.meter(c.key.depth, shape.layout())
+	l := shape.layout()
+	var elements []element
+	if l != nil && r.fillsTables() {
+		elements = shape.readElements()
+		l.elements = elements
+	}
+	metered, l, err := shape.meter(c.key.depth, l)
 	if err != nil {
 		return err
 	}
@@ -376,7 +405,7 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 	if l != nil && c.image == nil {
 		// What does not begin as an image has to begin by itself.
 		_ = c.code.Close(context.Background())
-		c.code, c.layout = nil, nil
+		c.code, c.layout, c.tables = nil, nil, nil
 		if metered, _, err = shape.meter(c.key.depth, nil); err != nil {
 			return err
 		}
@@ -385,12 +414,22 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 		}
 	}
 	if l != nil {
-		l.data = nil // they are views of the module's bytes
+		l.data, l.elements = nil, nil // the image has them
 	}
 	shape.release()
-	r.config.Logger.Info("module prepared", "digest", hex.EncodeToString(c.key.digest[:]), "bytes", len(code), "metered_bytes", len(metered), "image", c.image != nil, "took", time.Since(start))
+	var engine []string
+	for name := range r.engineFiles() {
+		if !before[name] {
+			engine = append(engine, name)
+		}
+	}
+	r.saveDerived(c, metered, elements, engine)
+	log.Info("module prepared", "metered_bytes", len(metered), "image", c.image != nil, "took", time.Since(start))
 	return nil
 }
+
+// fillsTables says that the tables of instances are filled here.
+func (r *Runtime) fillsTables() bool { return !r.config.PlainEngine && tablesWork() }
 
 // compileMetered has the engine compile code.
 func (r *Runtime) compileMetered(ctx context.Context, metered []byte) (wazero.CompiledModule, error) {
@@ -429,10 +468,17 @@ func (r *Runtime) repairCache(err error) bool {
 	case !strings.HasPrefix(err.Error(), "compilationcache: "):
 		return false
 	}
-	files, err := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*", "*"))
+	files, removal := r.removeEngineFiles()
+	log.Warn("compiled code on disk is damaged and was removed", "files", files, "removal", removal)
+	return true
+}
+
+// removeEngineFiles empties the engine's cache on disk. It is made again, under
+// the same names.
+func (r *Runtime) removeEngineFiles() (n int, err error) {
+	files, err := filepath.Glob(filepath.Join(r.config.CacheDir, enginePrefix+"*", "*"))
 	for _, f := range files {
 		err = errors.Join(err, os.Remove(f))
 	}
-	log.Warn("compiled code on disk is damaged and was removed", "files", len(files), "removal", err)
-	return true
+	return len(files), err
 }

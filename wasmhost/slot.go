@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero/api"
 
@@ -22,12 +23,14 @@ type slot struct {
 	call    api.Function
 	stack   [2]uint64 // of call: two parameters in, one result out
 	globals []api.MutableGlobal
+	tables  []engineFunction // what the engine's tables point to, if they were filled here
 	depth   api.MutableGlobal
 	memory  memory
 	turn    turn
 	held    atomic.Int64 // bytes, a share of Runtime.bytes
 
-	newer, older *slot // of those idle; guarded by Runtime.mu
+	newer, older *slot // of those idle; guarded by Runtime.mu, as is since
+	since        time.Time
 }
 
 // acquire takes a slot for an activation of m, and a share of its code.
@@ -72,16 +75,20 @@ func (r *Runtime) release(s *slot, keep bool) {
 		s.close()
 		r.slotsDropped.Add(1)
 	}
+	now := r.config.Now()
 	r.mu.Lock()
 	if keep && !r.closed {
 		c.idle = append(c.idle, s)
+		s.since = now
 		r.link(s)
 	} else if keep {
 		defer s.close()
 	}
+	stale := r.oldest != nil && now.Sub(r.oldest.since) > r.config.IdleAfter
 	r.mu.Unlock()
 	r.unshare(c)
-	for r.idleBytes.Load() > r.config.IdleBytesMax && r.evict() {
+	for (stale || r.idleBytes.Load() > r.config.IdleBytesMax) && r.evict() {
+		stale = false // one for each that is released is enough to catch up
 	}
 }
 
@@ -215,6 +222,12 @@ func (s *slot) instantiate() error {
 	l := s.code.layout
 	if l == nil {
 		return nil
+	}
+	if len(l.elements) > 0 { // this is the first one
+		s.code.tables = makeTables(m, l.elements, uint32(s.code.shape.imports)+1)
+	}
+	if t := s.code.tables; t != nil {
+		s.tables = t.fill(m)
 	}
 	s.depth = m.ExportedGlobal(depthExport).(api.MutableGlobal)
 	s.globals = make([]api.MutableGlobal, len(l.globals))

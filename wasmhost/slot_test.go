@@ -16,8 +16,8 @@ import (
 	"github.com/nolaproject/nola/wasmhost"
 )
 
-// memories are the two ways to keep and reset guest memory.
-var memories = map[string]wasmhost.Config{"views": {}, "heap": {HeapMemory: true}}
+// memories are the ways to make slots and to set them back.
+var memories = map[string]wasmhost.Config{"views": {}, "heap": {HeapMemory: true}, "plain": {HeapMemory: true, PlainEngine: true}}
 
 // hoarder is a guest that keeps what it is sent: it answers the first 8 KiB of
 // its memory as the turn found it, with a global at 8, and then writes the
@@ -316,5 +316,41 @@ func TestCodeEndsWithItsLastInstance(t *testing.T) {
 		t.Error("a closed module makes instances")
 	} else if reason, _ := reasonOf(t, err); reason != nola.ReasonUnavailable {
 		t.Errorf("a closed module: %s %v", reason, err)
+	}
+}
+
+// TestIdleSlotsEnd lets time pass over idle slots: each release closes one that
+// was idle for too long.
+func TestIdleSlotsEnd(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := newRuntime(t, wasmhost.Config{IdleAfter: time.Minute, Now: func() time.Time { return now }})
+	m := prepare(t, r, smallGuest(t), nola.Manifest{})
+	release := func(n int) {
+		var open []nola.Instance
+		for range n {
+			open = append(open, instantiate(t, m))
+		}
+		for _, i := range open {
+			i.Close()
+		}
+	}
+	release(5)
+	one := r.Stats().IdleBytes / 5
+	now = now.Add(time.Minute)
+	for _, left := range []int64{5, 5} {
+		release(1)
+		if got := r.Stats().IdleBytes / one; got != left {
+			t.Fatalf("%d slots are idle after a minute, want %d", got, left)
+		}
+	}
+	now = now.Add(time.Second) // over the minute for all but the newest
+	for _, left := range []int64{4, 3, 2, 1, 1} {
+		release(1)
+		if got := r.Stats().IdleBytes / one; got != left {
+			t.Errorf("%d slots are idle after another release, want %d", got, left)
+		}
+	}
+	if s := r.Stats(); s.SlotsEvicted != 4 {
+		t.Errorf("%d slots were evicted, want 4", s.SlotsEvicted)
 	}
 }

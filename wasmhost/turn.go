@@ -256,12 +256,14 @@ func (t *turn) overdue() {
 		return
 	}
 	e := nola.Errorf(nola.ReasonDeadlineExceeded, "the turn was stopped at its deadline")
+	e.Metadata = make(map[string]string)
 	switch t.by {
 	case "turn_timeout":
 		e = nola.LimitError(nola.ReasonDeadlineExceeded, t.by, int64(t.limits.TurnTimeout), "the turn was stopped after %s (limits.turn_timeout of the manifest)", t.limits.TurnTimeout)
 	case "init_timeout":
 		e = nola.LimitError(nola.ReasonDeadlineExceeded, t.by, int64(initTimeout), "the module's initialisers were stopped after %s", initTimeout)
 	}
+	e.Metadata["where"] = "turn"
 	t.end(e)
 }
 

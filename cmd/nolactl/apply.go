@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
@@ -65,18 +66,21 @@ func (c *cli) exportSchedules(ctx context.Context, filter string) error {
 
 func (c *cli) scheduleApplyCommand() *cobra.Command {
 	var file string
-	var dryRun, state bool
+	var opts applying
 	cmd := leaf("apply", "Make schedules be what a file says",
 		`Create the schedules of a YAML or JSON file that are not there, and change those that
 differ. Of a schedule that is there, target, spec, policy and labels become what the
 file says; what it leaves out becomes the default. Whether it is paused, its note and
 its firings left stay as operators have set them, unless --state is given. Schedules
-that the file does not name are left alone.
+that the file does not name are left alone, unless --prune is given: then those of the
+namespaces that the file names are deleted, or with --prune-label those alone that
+have the label. They are counted and you are asked first; --yes answers.
 
 The file holds one schedule, or several: under "schedules", as documents that --- parts,
 or as lines of JSON. Nothing is changed if one of them is faulty.`,
 		`nolactl schedule apply -f schedules.yaml --dry-run
 nolactl schedule apply -f schedules.yaml
+nolactl schedule apply -f schedules.yaml --prune --prune-label team=core --dry-run
 nolactl schedule export | nolactl schedule apply -f -`,
 		func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -86,13 +90,24 @@ nolactl schedule export | nolactl schedule apply -f -`,
 			if err != nil {
 				return err
 			}
-			return c.applySchedules(cmd.Context(), list, state, dryRun)
+			if len(opts.pruneLabels) > 0 && !opts.prune {
+				return usage("add --prune", "--prune-label chooses what --prune deletes, and that is not given")
+			}
+			return c.applySchedules(cmd.Context(), list, &opts)
 		})
 	cmd.Flags().StringVarP(&file, "file", "f", "", "YAML or JSON file that holds schedules; - reads standard input")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
-	cmd.Flags().BoolVar(&state, "state", false, "also pause, unpause, and set note and firings left as the file says")
+	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "show what would change, and change nothing")
+	cmd.Flags().BoolVar(&opts.prune, "prune", false, "also delete the schedules that the file does not name")
+	cmd.Flags().StringArrayVar(&opts.pruneLabels, "prune-label", nil, "prune only those with the label key=value, key=prefix* or any value of key; may be repeated")
+	cmd.Flags().BoolVar(&opts.state, "state", false, "also pause, unpause, and set note and firings left as the file says")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	return cmd
+}
+
+// applying is what apply is told beside the file.
+type applying struct {
+	dryRun, state, prune bool
+	pruneLabels          []string
 }
 
 // schedulesOf reads the schedules of a file, each with its namespace.
@@ -161,10 +176,13 @@ type planned struct {
 	want *nolav1.Schedule
 	have *nolav1.Schedule // nil: it is to be created
 	mask []string         // the parts that differ
+	gone bool             // the file does not name it: have is to be deleted
 }
 
 func (p *planned) word() string {
 	switch {
+	case p.gone:
+		return "deleted"
 	case p.have == nil:
 		return "created"
 	case len(p.mask) > 0:
@@ -174,7 +192,10 @@ func (p *planned) word() string {
 	}
 }
 
-func (c *cli) applySchedules(ctx context.Context, list []*nolav1.Schedule, state, dryRun bool) error {
+func (c *cli) applySchedules(ctx context.Context, list []*nolav1.Schedule, opts *applying) error {
+	if opts.prune && len(list) == 0 {
+		return usage("`nolactl schedule delete --all` deletes all", "the file names no schedule, and --prune would delete all that there are")
+	}
 	seen := map[string]bool{}
 	for _, s := range list {
 		if err := complain(s); err != nil {
@@ -192,16 +213,68 @@ func (c *cli) applySchedules(ctx context.Context, list []*nolav1.Schedule, state
 	}
 	var plan []planned
 	for _, s := range list {
-		p, err := c.planSchedule(ctx, r, s, state)
+		p, err := c.planSchedule(ctx, r, s, opts.state)
 		if err != nil {
 			return err
 		}
 		plan = append(plan, p)
 	}
-	if dryRun {
+	if opts.prune {
+		pruned, err := c.planPrune(ctx, r, list, seen, opts.pruneLabels)
+		if err != nil {
+			return err
+		}
+		plan = append(plan, pruned...)
+	}
+	if opts.dryRun {
 		return c.showPlan(plan)
 	}
+	var gone []*nolav1.Schedule
+	for _, p := range plan {
+		if p.gone {
+			gone = append(gone, p.have)
+		}
+	}
+	if len(gone) > 0 {
+		if err := c.confirm("apply the file, and delete %s that it does not name, with what they have recorded: %s", count(len(gone)), someNames(gone)); err != nil {
+			return err
+		}
+	}
 	return c.carryOut(ctx, r, plan)
+}
+
+// planPrune finds the schedules of the namespaces of list that seen does not name.
+func (c *cli) planPrune(ctx context.Context, r *client.Client, list []*nolav1.Schedule, seen map[string]bool, labels []string) (plan []planned, err error) {
+	chosen := selection{labels: labels}
+	filter, err := chosen.text(c, pflag.NewFlagSet("", pflag.ContinueOnError), "")
+	if err != nil {
+		return nil, err
+	}
+	spaces := map[string]bool{}
+	for _, s := range list {
+		if spaces[s.Namespace] {
+			continue
+		}
+		spaces[s.Namespace] = true
+		req := &nolav1.ListSchedulesRequest{Namespace: s.Namespace, Filter: filter, PageSize: pageMax}
+		for more := true; more; more = req.PageToken != "" {
+			res, err := ask(ctx, c.timeout, r.Schedules.ListSchedules, req)
+			if err != nil {
+				return nil, err
+			}
+			for _, have := range res.Schedules {
+				if !seen[have.Namespace+"\x00"+have.ScheduleId] {
+					have.GetTarget().Payload = nil
+					plan = append(plan, planned{want: have, have: have, gone: true})
+				}
+			}
+			if len(plan) > bulkMax {
+				return nil, usage("choose fewer with --prune-label", "more than %d schedules would be pruned", bulkMax)
+			}
+			req.PageToken = res.NextPageToken
+		}
+	}
+	return plan, nil
 }
 
 // planSchedule compares a schedule of a file with the one that is there, and has
@@ -237,12 +310,13 @@ func (c *cli) planSchedule(ctx context.Context, r *client.Client, s *nolav1.Sche
 	case nola.Reason(c.explain(err).reason) != nola.ReasonScheduleNotFound:
 		return p, at(err)
 	}
-	if p.have == nil || slices.Contains(p.mask, "spec") {
-		res, err := ask(ctx, c.timeout, r.Schedules.PreviewSchedule, &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, ScheduleId: s.ScheduleId, Count: 1})
+	if p.have == nil || slices.Contains(p.mask, "spec") || slices.Contains(p.mask, "policy") {
+		req := &nolav1.PreviewScheduleRequest{Namespace: s.Namespace, Spec: s.Spec, Policy: s.Policy, ScheduleId: s.ScheduleId, Count: 1}
+		res, err := ask(ctx, c.timeout, r.Schedules.PreviewSchedule, req)
 		if err != nil {
 			return p, at(err)
 		}
-		if len(res.Times) == 0 {
+		if len(res.Times) == 0 && (p.have == nil || slices.Contains(p.mask, "spec")) {
 			return p, usage("take it out of the file, or give its spec a later time", "schedule %s has no time left at which it would fire; nothing was changed", s.ScheduleId)
 		}
 	}
@@ -258,7 +332,7 @@ func (c *cli) showPlan(plan []planned) error {
 		if _, err := fmt.Fprintf(c.out, "schedule %s would be %s\n", clean(p.want.ScheduleId), p.word()); err != nil {
 			return err
 		}
-		if p.have == nil || len(p.mask) == 0 {
+		if p.have == nil || p.gone || len(p.mask) == 0 {
 			continue
 		}
 		before, err := encode(definition(p.have), formatYAML)
@@ -288,6 +362,11 @@ func (c *cli) carryOut(ctx context.Context, r *client.Client, plan []planned) er
 		var warnings []*nolav1.ScheduleWarning
 		var err error
 		switch {
+		case p.gone:
+			_, err = ask(ctx, c.timeout, r.Schedules.DeleteSchedule, &nolav1.DeleteScheduleRequest{Namespace: p.have.Namespace, ScheduleId: p.have.ScheduleId, Etag: p.have.Etag})
+			if err != nil && nola.Reason(c.explain(err).reason) == nola.ReasonScheduleNotFound {
+				err = nil // somebody else was faster
+			}
 		case p.have == nil:
 			var res *nolav1.CreateScheduleResponse
 			res, err = ask(ctx, c.timeout, r.Schedules.CreateSchedule, &nolav1.CreateScheduleRequest{Schedule: p.want, RequestId: requestIDOr("")})
@@ -309,7 +388,11 @@ func (c *cli) carryOut(ctx context.Context, r *client.Client, plan []planned) er
 		}
 		p.want = made
 		c.warn(warnings)
-		if words && p.word() != "unchanged" {
+		if words && p.gone {
+			if _, err := fmt.Fprintf(c.out, "schedule %s deleted\n", clean(p.want.ScheduleId)); err != nil {
+				return err
+			}
+		} else if words && p.word() != "unchanged" {
 			if err := c.scheduleChanged(p.want, p.word()); err != nil {
 				return err
 			}
@@ -326,7 +409,7 @@ func (c *cli) carryOut(ctx context.Context, r *client.Client, plan []planned) er
 func (c *cli) showApplied(plan []planned) error {
 	var list []*nolav1.Schedule
 	for _, p := range plan {
-		if p.word() != "unchanged" {
+		if p.word() != "unchanged" && !p.gone {
 			list = append(list, p.want)
 		}
 	}
@@ -338,5 +421,9 @@ func tally(plan []planned) string {
 	for _, p := range plan {
 		counts[p.word()]++
 	}
-	return fmt.Sprintf("%d created, %d changed, %d unchanged", counts["created"], counts["changed"], counts["unchanged"])
+	text := fmt.Sprintf("%d created, %d changed, %d unchanged", counts["created"], counts["changed"], counts["unchanged"])
+	if n := counts["deleted"]; n > 0 {
+		text += fmt.Sprintf(", %d deleted", n)
+	}
+	return text
 }

@@ -53,6 +53,57 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestApplyPrunes deletes what the file does not name: after a question, in the
+// namespaces of the file, and with a label those alone that have it.
+func TestApplyPrunes(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args string
+		text string
+		code int
+		left string // of the default namespace
+		says string
+	}{
+		"a dry run":             {"--prune --dry-run", tickSays, exitOK, "extra nightly tick", "schedule nightly would be deleted"},
+		"nobody says yes":       {"--prune", tickSays, exitUsage, "extra nightly tick", "delete 2 schedules that it does not name"},
+		"all":                   {"--prune --yes", tickSays, exitOK, "tick", "0 created, 0 changed, 1 unchanged, 2 deleted"},
+		"by label":              {"--prune --prune-label owner=ops --yes", tickSays, exitOK, "extra tick", "schedule nightly deleted"},
+		"nothing left over":     {"--prune --prune-label owner=nobody", tickSays, exitOK, "extra nightly tick", "1 unchanged"},
+		"without --prune":       {"", tickSays, exitOK, "extra nightly tick", "1 unchanged"},
+		"a label alone":         {"--prune-label owner=ops", tickSays, exitUsage, "extra nightly tick", "add --prune"},
+		"a file of nothing":     {"--prune --yes", "schedules: []", exitUsage, "extra nightly tick", "names no schedule"},
+		"a fault comes before":  {"--prune --yes", tickSays + "policy: {bufferLimit: 5000}", exitUsage, "extra nightly tick", "nothing was changed"},
+		"other namespaces stay": {"-n staging --prune --yes", tickSays, exitOK, "extra nightly tick", "1 created"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, url := newFake(t)
+			extra := proto.CloneOf(f.schedules["default/tick"])
+			extra.ScheduleId = "extra"
+			f.schedules["default/extra"] = extra
+			res := session{server: url, in: tt.text}.run(t, append([]string{"schedule", "apply", "-f", "-"}, strings.Fields(tt.args)...)...)
+			var left []string
+			for _, id := range []string{"extra", "nightly", "tick"} {
+				if f.schedules["default/"+id] != nil {
+					left = append(left, id)
+				}
+			}
+			if res.code != tt.code || strings.Join(left, " ") != tt.left || !strings.Contains(res.out+res.err, tt.says) {
+				t.Errorf("code %d, want %d; left are %v, want %s; and %q in\n%s%s", res.code, tt.code, left, tt.left, tt.says, res.out, res.err)
+			}
+		})
+	}
+}
+
+// TestPruneLeavesWhatChanged: a schedule that somebody changes after it was chosen
+// is not deleted.
+func TestPruneLeavesWhatChanged(t *testing.T) {
+	f, url := newFake(t)
+	f.listed = func() { f.schedules["default/nightly"].Etag = "2" }
+	res := session{server: url, in: tickSays}.run(t, "schedule", "apply", "-f", "-", "--prune", "--yes")
+	if f.schedules["default/nightly"] == nil || res.code != exitConflict || !strings.Contains(res.err, "stopped at schedule nightly") {
+		t.Errorf("code %d, nightly is %v\n%s%s", res.code, f.schedules["default/nightly"], res.out, res.err)
+	}
+}
+
 func TestApplyLeavesTheStateToOperators(t *testing.T) {
 	f, url := newFake(t)
 	f.schedules["default/tick"].State = &nolav1.ScheduleState{Paused: true, Note: "repair"}
@@ -81,6 +132,8 @@ func TestApplyRefusesBeforeItChangesAnything(t *testing.T) {
 		"no times":            {"scheduleId: x\ntarget: {actor: {type: counter, id: a}, operation: inc}\n", "", exitUsage, "spec.cron, spec.calendar, spec.interval"},
 		"no time left":        {strings.NewReplacer("tick", "x", "interval: [{every: 1s}]", `at: ["2001-01-01"]`).Replace(tickSays), "", exitUsage, "no time left"},
 		"twice the same":      {tickSays, "", exitUsage, "twice"},
+		"a faulty policy":     {strings.NewReplacer("tick", "bad").Replace(tickSays) + "policy: {bufferLimit: 5000}\n", "", exitUsage, "schedule bad: "},
+		"a policy alone":      {strings.NewReplacer("tick", "nightly", "interval: [{every: 1s}]", `cron: [{expression: "0 3 * * *"}], timeZone: Europe/Berlin`).Replace(tickSays) + "labels: {owner: ops}\npolicy: {bufferLimit: 5000}\n", "", exitUsage, "schedule nightly: "},
 		"a field unknown":     {tickSays + "colour: red\n", "", exitUsage, `no field "colour"`},
 		"another namespace":   {tickSays + "namespace: staging\n", "-n default", exitUsage, "-n says"},
 		"empty":               {"# nothing\n", "", exitUsage, "is empty"},

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
@@ -57,4 +59,43 @@ func (c *cli) completeInvocation(ctx context.Context, args []string, file, failu
 	}
 	id := hex.EncodeToString(res.InvocationId)
 	return c.say(res, id, "invocation %s of %s completed", id, refName(ref))
+}
+
+func (c *cli) pendingInvocationsCommand() *cobra.Command {
+	cmd := leaf("pending TYPE/ID", "List the deferred invocations of an actor",
+		`List the invocations of an actor whose turns have ended without a reply, with the
+tokens that answer them, those first whose deadlines come first.`,
+		`nolactl invocation pending counter/alice
+nolactl invocation pending counter/alice -o json`,
+		func(cmd *cobra.Command, args []string) error {
+			ref, err := c.parseRef(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			return listing[*nolav1.DeferredInvocation]{
+				what: "deferred invocations",
+				head: []string{"TOKEN", "OPERATION", "DEADLINE", "OF"},
+				row: func(d *nolav1.DeferredInvocation) []string {
+					of := hex.EncodeToString(d.InvocationId)
+					if d.ScheduleId != "" {
+						of = fmt.Sprintf("schedule %s, %s", d.ScheduleId, c.when(d.NominalTime))
+					}
+					return []string{d.Token, d.Operation, c.when(d.Deadline), of}
+				},
+				name: func(d *nolav1.DeferredInvocation) string { return d.Token },
+				wrap: func(all []*nolav1.DeferredInvocation) proto.Message {
+					return &nolav1.ListDeferredResponse{Deferred: all}
+				},
+				fetch: func(int32, string) ([]*nolav1.DeferredInvocation, string, error) {
+					res, err := ask(cmd.Context(), c.timeout, r.Actors.ListDeferred, &nolav1.ListDeferredRequest{Actor: ref})
+					return res.GetDeferred(), "", err
+				},
+			}.print(c, 0)
+		})
+	cmd.ValidArgsFunction = c.completeActor
+	return cmd
 }

@@ -39,6 +39,7 @@ type problem struct {
 	reason  string // the stable word, empty for what never left this program
 	caret   string // a text with the faulty part marked, may be empty
 	hints   []string
+	general string // that of hints which fits the reason whatever the command was
 }
 
 func (p *problem) Error() string { return p.message }
@@ -104,8 +105,7 @@ func (c *cli) explain(err error) *problem {
 	if errors.As(err, &h) {
 		if hint := h.hints[nola.Reason(p.reason)]; hint != "" {
 			// The command knows the names, so its hint takes the place of the general one.
-			general := c.hint(nola.Reason(p.reason))
-			p.hints = append([]string{hint}, slices.DeleteFunc(p.hints, func(h string) bool { return h == general })...)
+			p.hints = append([]string{hint}, slices.DeleteFunc(p.hints, func(h string) bool { return h == p.general })...)
 		}
 	}
 	return p
@@ -121,8 +121,8 @@ func (c *cli) explainOwn(e *nola.Error) *problem {
 	case nola.ReasonCanceled:
 		return &problem{code: exitFailure, message: "interrupted", reason: string(e.Reason)}
 	}
-	if hint := c.hint(e.Reason); hint != "" {
-		p.hints = append(p.hints, hint)
+	if p.general = c.hint(e.Reason, e.Metadata); p.general != "" {
+		p.hints = append(p.hints, p.general)
 	}
 	return p
 }
@@ -130,15 +130,15 @@ func (c *cli) explainOwn(e *nola.Error) *problem {
 // explainRemote reads what a server, or the way to it, answered.
 func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
 	if !connect.IsWireError(err) {
-		return c.explainTransport(err)
+		return c.explainTransport(e, err)
 	}
 	p := &problem{message: e.Message, reason: string(e.Reason), caret: caret(e.Metadata)}
 	if p.message == "" {
 		p.message = "the server answered " + err.Code().String()
 	}
 	p.code = exitCode(e.Reason, err.Code(), e.RetryAfter > 0)
-	if hint := c.hint(e.Reason); hint != "" {
-		p.hints = append(p.hints, hint)
+	if p.general = c.hint(e.Reason, e.Metadata); p.general != "" {
+		p.hints = append(p.hints, p.general)
 	}
 	if e.RetryAfter > 0 {
 		p.hints = append(p.hints, fmt.Sprintf("try again after %s", e.RetryAfter.Round(time.Millisecond)))
@@ -147,7 +147,7 @@ func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
 }
 
 // explainTransport says why no server answered.
-func (c *cli) explainTransport(err *connect.Error) *problem {
+func (c *cli) explainTransport(e *nola.Error, err *connect.Error) *problem {
 	var op *net.OpError
 	var dns *net.DNSError
 	var untrusted *tls.CertificateVerificationError
@@ -173,7 +173,7 @@ func (c *cli) explainTransport(err *connect.Error) *problem {
 			code: exitUnavailable, message: fmt.Sprintf("the server at %s does not speak TLS", c.server),
 			hints: []string{"write http:// in --server or NOLA_SERVER, if it is meant to be reached without encryption"},
 		}
-	case errors.Is(err, context.Canceled) || err.Code() == connect.CodeCanceled:
+	case e.Reason == nola.ReasonCanceled:
 		return &problem{code: exitFailure, message: "interrupted", reason: string(nola.ReasonCanceled)}
 	case errors.Is(err, context.DeadlineExceeded) || err.Code() == connect.CodeDeadlineExceeded:
 		return &problem{
@@ -181,11 +181,12 @@ func (c *cli) explainTransport(err *connect.Error) *problem {
 			reason: string(nola.ReasonOutcomeUnknown), hints: []string{"wait longer with --timeout"},
 		}
 	case err.Code() == connect.CodeUnauthenticated, err.Code() == connect.CodePermissionDenied:
-		return &problem{code: exitDenied, message: err.Message(), hints: []string{c.hint(nola.ReasonUnauthenticated)}}
-	case err.Code() == connect.CodeUnavailable:
+		return &problem{code: exitDenied, message: err.Message(), hints: []string{c.hint(nola.ReasonUnauthenticated, nil)}}
+	case err.Code() == connect.CodeUnavailable, e.Reason == nola.ReasonUnavailable:
 		return &problem{
 			code: exitUnavailable, message: fmt.Sprintf("lost the server at %s: %s", c.server, err.Message()), reason: string(nola.ReasonOutcomeUnknown),
-			hints: []string{c.hint(nola.ReasonOutcomeUnknown), "if it never answers, check --server: it must speak HTTP/2, and http:// or https:// as written there"},
+			general: c.hint(nola.ReasonOutcomeUnknown, nil),
+			hints:   []string{c.hint(nola.ReasonOutcomeUnknown, nil), "if it never answers, check --server: it must speak HTTP/2, and http:// or https:// as written there"},
 		}
 	default:
 		return &problem{
@@ -225,25 +226,35 @@ func exitCode(reason nola.Reason, code connect.Code, retry bool) int {
 	}
 }
 
-// hint is the next step that fits a reason whatever the command was.
-func (c *cli) hint(reason nola.Reason) string {
+// hint is the next step that fits a reason whatever the command was, with the
+// names that the error tells.
+func (c *cli) hint(reason nola.Reason, told map[string]string) string {
 	switch reason {
 	case nola.ReasonModuleNotFound:
-		return "see what is there with `nolactl module list`, add one with `nolactl module push FILE --name NAME`"
+		return c.there("module list", "module push FILE --name ", told["module"])
 	case nola.ReasonVersionNotFound:
-		return "see what is there with `nolactl module versions NAME`"
+		if told["module"] == "" {
+			return ""
+		}
+		return c.there("module versions "+quote(told["module"]), "", "")
 	case nola.ReasonActorNotFound:
-		return "see what is there with `nolactl actor list`; an actor comes into being with its first call that writes"
+		return c.there("actor list", "", "") + "; an actor comes into being with its first call that writes"
 	case nola.ReasonScheduleNotFound:
-		return "see what is there with `nolactl schedule list`"
+		return c.there("schedule list", "", "")
 	case nola.ReasonCalendarNotFound:
-		return "see what is there with `nolactl calendar list`, add one with `nolactl calendar put NAME -f FILE`"
+		return c.there("calendar list", "calendar put -f FILE ", told["calendar"])
 	case nola.ReasonCalendarInUse:
-		return "see what a schedule uses with `nolactl schedule describe ID`"
+		first, _, _ := strings.Cut(told["schedules"], "\n")
+		if first == "" {
+			return ""
+		}
+		return "see how it is used with " + c.line("schedule describe "+quote(first))
 	case nola.ReasonNamespaceNotFound:
-		return "see what is there with `nolactl namespace list`, add one with `nolactl namespace create NAME`"
-	case nola.ReasonOperationNotFound:
-		return "see what a module understands with `nolactl module get NAME`"
+		hint := "see what is there with `nolactl namespace list`"
+		if name := told["namespace"]; name != "" {
+			hint += fmt.Sprintf(", add it with `nolactl namespace create %s`", quote(name))
+		}
+		return hint
 	case nola.ReasonETagMismatch:
 		return "somebody else changed it in the meantime: look at it and run the command again"
 	case nola.ReasonModuleInUse:
@@ -258,11 +269,27 @@ func (c *cli) hint(reason nola.Reason) string {
 		return "use a token that allows this, with --token-file FILE or NOLA_TOKEN"
 	case nola.ReasonBackupsDisabled:
 		return "if the server can be stopped, `nolad backup DIR` on its machine copies the store without it"
-	case nola.ReasonGuestTrap:
-		return "see what it wrote with `nolactl logs TYPE/ID`"
 	default:
 		return ""
 	}
+}
+
+// there says how to list what is there, and how to add what is not, if it is
+// known what.
+func (c *cli) there(list, add, name string) string {
+	hint := "see what is there with " + c.line(list)
+	if name != "" {
+		hint += ", add it with " + c.line(add+quote(name))
+	}
+	return hint
+}
+
+// line is a command line to type here, in the namespace of this command.
+func (c *cli) line(words string) string {
+	if c.namespace != nola.DefaultNamespace && c.namespaced {
+		words += " -n " + c.namespace
+	}
+	return "`nolactl " + strings.TrimSpace(words) + "`"
 }
 
 // caret draws the faulty part of an expression, from the metadata of an

@@ -51,6 +51,9 @@ func (f *fake) PutCalendar(_ context.Context, req *connect.Request[nolav1.PutCal
 	if etag := req.Msg.Etag; etag != "" && etag != old.GetEtag() {
 		return nil, failure(connect.CodeAborted, "ETAG_MISMATCH", "calendar "+m.Name+" was changed by somebody else")
 	}
+	if len(m.Dates)+len(m.Rules) == 0 && len(old.GetDates()) > 0 && !req.Msg.AllowEmpty {
+		return nil, failure(connect.CodeInvalidArgument, "INVALID_ARGUMENT", "the new one holds none; put it with allow_empty if that is meant")
+	}
 	if m.Version = old.GetVersion() + 1; req.Msg.DryRun {
 		m = old
 	} else {
@@ -126,7 +129,7 @@ func (f *fake) DeleteCalendar(_ context.Context, req *connect.Request[nolav1.Del
 		return nil, err
 	}
 	if req.Msg.Name == "bank" {
-		return nil, failure(connect.CodeFailedPrecondition, "CALENDAR_IN_USE", `calendar "bank" is used by schedule "nightly"`)
+		return nil, failure(connect.CodeFailedPrecondition, "CALENDAR_IN_USE", `calendar "bank" is used by schedule "nightly"`, "schedules", "nightly")
 	}
 	delete(f.calendars, req.Msg.Namespace+"/"+req.Msg.Name)
 	return answer(&nolav1.DeleteCalendarResponse{})

@@ -52,6 +52,7 @@ type fake struct {
 	namespaces map[string]*nolav1.Namespace
 	keys       map[string]string // idempotency keys with their requests
 	ids        uint64
+	time       time.Time      // the server's
 	target     time.Time      // of an advance that is not there yet
 	refuse     *connect.Error // answer to every call, if set
 	tokens     []string       // that calls came with
@@ -73,6 +74,7 @@ type fakeActor struct {
 func newFake(t *testing.T) (*fake, string) {
 	t.Helper()
 	f := &fake{
+		time:   start,
 		actors: map[string]*fakeActor{}, modules: map[string][]*nolav1.ModuleVersion{}, defaults: map[string]uint64{},
 		schedules: map[string]*nolav1.Schedule{}, calendars: map[string]*nolav1.Calendar{}, namespaces: map[string]*nolav1.Namespace{}, keys: map[string]string{},
 	}
@@ -160,7 +162,11 @@ func (f *fake) gate() connect.UnaryInterceptorFunc {
 			if refuse != nil {
 				return nil, refuse
 			}
-			return next(ctx, req)
+			res, err := next(ctx, req)
+			if err == nil {
+				res.Header().Set("Nola-Server-Time", strconv.FormatInt(f.time.UnixNano(), 10))
+			}
+			return res, err
 		}
 	}
 }
@@ -314,6 +320,13 @@ func (f *fake) CompleteInvocation(_ context.Context, req *connect.Request[nolav1
 	return answer(&nolav1.CompleteInvocationResponse{InvocationId: []byte("0123456789abcdef")})
 }
 
+func (f *fake) ListDeferred(_ context.Context, req *connect.Request[nolav1.ListDeferredRequest]) (*connect.Response[nolav1.ListDeferredResponse], error) {
+	return answer(&nolav1.ListDeferredResponse{Deferred: []*nolav1.DeferredInvocation{
+		{Token: "000102030405060708090a0b0c0d0e0f", InvocationId: []byte("0123456789abcdef"), Operation: "approve", Deadline: ago(-time.Hour)},
+		{Token: "100102030405060708090a0b0c0d0e0f", InvocationId: []byte("0123456789abcdef"), Operation: "report", Deadline: ago(-2 * time.Hour), ScheduleId: "nightly", NominalTime: ago(time.Hour)},
+	}})
+}
+
 func (f *fake) SetTimer(context.Context, *connect.Request[nolav1.SetTimerRequest]) (*connect.Response[nolav1.SetTimerResponse], error) {
 	return answer(&nolav1.SetTimerResponse{})
 }
@@ -462,7 +475,7 @@ func (f *fake) GetModule(_ context.Context, req *connect.Request[nolav1.GetModul
 	key := req.Msg.Namespace + "/" + req.Msg.Name
 	v := cmp.Or(req.Msg.Version, f.defaults[key])
 	if v > uint64(len(f.modules[key])) {
-		return nil, failure(connect.CodeNotFound, "VERSION_NOT_FOUND", fmt.Sprintf("module %s has no version %d", req.Msg.Name, v))
+		return nil, failure(connect.CodeNotFound, "VERSION_NOT_FOUND", fmt.Sprintf("module %s has no version %d", req.Msg.Name, v), "module", req.Msg.Name)
 	}
 	return answer(&nolav1.GetModuleResponse{Module: f.info(key), Version: f.modules[key][v-1]})
 }
@@ -706,6 +719,9 @@ func (f *fake) PreviewSchedule(_ context.Context, req *connect.Request[nolav1.Pr
 	if err := f.illegal(req.Msg.Namespace, req.Msg.Spec); err != nil {
 		return nil, err
 	}
+	if req.Msg.GetPolicy().GetBufferLimit() > 1000 {
+		return nil, failure(connect.CodeInvalidArgument, "INVALID_SPEC", "policy.buffer_limit is too great")
+	}
 	s := &nolav1.Schedule{Namespace: req.Msg.Namespace, ScheduleId: req.Msg.ScheduleId, Spec: req.Msg.Spec, Info: &nolav1.ScheduleInfo{}}
 	f.plan(s)
 	return answer(&nolav1.PreviewScheduleResponse{Times: s.Info.NextTimes, Description: "now and then"})
@@ -796,15 +812,22 @@ func (f *fake) DeleteNamespace(_ context.Context, req *connect.Request[nolav1.De
 // The cluster.
 
 func (f *fake) node() *nolav1.Node {
-	return &nolav1.Node{NodeId: "n1", Address: "127.0.0.1:7466", Version: "v0.1.0", Started: ago(3 * time.Hour), Shards: 256}
+	return &nolav1.Node{
+		NodeId: "n1#7f3a", Name: "n1", Address: "127.0.0.1:7466", Version: "v0.1.0", Started: ago(3 * time.Hour), Shards: 256,
+		State: nolav1.NodeState_NODE_STATE_READY, Weight: 100,
+	}
 }
 
 func (f *fake) ListNodes(context.Context, *connect.Request[nolav1.ListNodesRequest]) (*connect.Response[nolav1.ListNodesResponse], error) {
 	return answer(&nolav1.ListNodesResponse{Nodes: []*nolav1.Node{f.node()}})
 }
 
+func (f *fake) DrainNode(_ context.Context, req *connect.Request[nolav1.DrainNodeRequest]) (*connect.Response[nolav1.DrainNodeResponse], error) {
+	return answer(&nolav1.DrainNodeResponse{Node: &nolav1.Node{NodeId: "gone#1", Name: req.Msg.Node}})
+}
+
 func (f *fake) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {
-	return answer(&nolav1.GetClusterResponse{ServerTime: timestamppb.New(fakeTime), VirtualTime: true})
+	return answer(&nolav1.GetClusterResponse{ServerTime: timestamppb.New(f.time), VirtualTime: true})
 }
 
 // AdvanceTime needs two requests, the second of which must go on to the same time.
@@ -815,17 +838,18 @@ func (f *fake) AdvanceTime(_ context.Context, req *connect.Request[nolav1.Advanc
 		f.target = time.Time{}
 		return answer(&nolav1.AdvanceTimeResponse{ServerTime: to, TargetTime: to, Reached: true})
 	}
-	f.target = fakeTime.Add(req.Msg.GetBy().AsDuration())
+	f.target = f.time.Add(req.Msg.GetBy().AsDuration())
 	if to := req.Msg.GetTo(); to != nil {
 		f.target = to.AsTime()
 	}
-	return answer(&nolav1.AdvanceTimeResponse{ServerTime: timestamppb.New(fakeTime), TargetTime: timestamppb.New(f.target)})
+	return answer(&nolav1.AdvanceTimeResponse{ServerTime: timestamppb.New(f.time), TargetTime: timestamppb.New(f.target)})
 }
 
-var fakeTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
 func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListShardsRequest]) (*connect.Response[nolav1.ListShardsResponse], error) {
-	all := []*nolav1.Shard{{Shard: 0, NodeId: "n1", Epoch: 3, Seq: 120, Activations: 2, Due: 1}, {Shard: 1}, {Shard: 2, NodeId: "n1", Epoch: 4, Seq: 7}}
+	all := []*nolav1.Shard{
+		{Shard: 0, NodeId: "n1#7f3a", Epoch: 3, Seq: 120, Activations: 2, Due: 1, DesiredNodeId: "n1#7f3a"}, {Shard: 1, DesiredNodeId: "n1#7f3a"},
+		{Shard: 2, NodeId: "n1#7f3a", Epoch: 4, Seq: 7, DesiredNodeId: "n1#7f3a"},
+	}
 	some, next := page(all, req.Msg.PageSize, req.Msg.PageToken)
 	return answer(&nolav1.ListShardsResponse{Shards: some, NextPageToken: next})
 }

@@ -35,7 +35,7 @@ nolactl calendar days bank`)
 
 func (c *cli) calendarPutCommand() *cobra.Command {
 	var file, etag string
-	var create, dry bool
+	var create, dry, empty bool
 	cmd := leaf("put NAME", "Make a calendar, or change it",
 		`Make the calendar of a YAML or JSON file, or replace what it says. The file has a
 list of dates, such as 2026-12-24 or 2026-12-24..2026-12-31, and a list of rules for
@@ -48,7 +48,8 @@ dates that come back:
 
 Every schedule that uses the calendar is planned anew; the answer names those whose
 coming times change. If the file has an etag, as "calendar get -o yaml" writes it,
-somebody else's change is not overwritten.`,
+somebody else's change is not overwritten. A file without dates and rules empties a
+calendar only with --empty.`,
 		`nolactl calendar put bank -f calendar.yaml
 nolactl calendar put bank -f calendar.yaml --dry-run`,
 		func(cmd *cobra.Command, args []string) error {
@@ -73,7 +74,7 @@ nolactl calendar put bank -f calendar.yaml --dry-run`,
 			if err != nil {
 				return err
 			}
-			req := &nolav1.PutCalendarRequest{Calendar: cal, Etag: etag, CreateOnly: create, DryRun: dry}
+			req := &nolav1.PutCalendarRequest{Calendar: cal, Etag: etag, CreateOnly: create, DryRun: dry, AllowEmpty: empty}
 			res, err := ask(cmd.Context(), c.timeout, r.Calendars.PutCalendar, req)
 			if err != nil {
 				return err
@@ -84,6 +85,7 @@ nolactl calendar put bank -f calendar.yaml --dry-run`,
 	cmd.Flags().StringVar(&etag, "etag", "", "etag that the calendar must have (default that of the file)")
 	cmd.Flags().BoolVar(&create, "create", false, "refuse if the calendar exists")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing, show which schedules would change")
+	cmd.Flags().BoolVar(&empty, "empty", false, "let a file without dates and rules take the place of a calendar that has some")
 	cmd.ValidArgsFunction = c.completeCalendars
 	return cmd
 }
@@ -263,6 +265,7 @@ nolactl calendar days -f calendar.yaml`,
 // fileDays lists the days of a calendar in a file. The dates were checked as they
 // were read.
 func (c *cli) fileDays(file, from, to string, limit int) error {
+	c.offline = true
 	m, err := c.calendarFile(file)
 	if err != nil {
 		return err

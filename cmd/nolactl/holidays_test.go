@@ -65,6 +65,15 @@ func TestCalendarPut(t *testing.T) {
 	run(exitConflict, "calendar", "put", "bank", "-f", file)
 	run(exitUsage, "calendar", "put", "other", "-f", file)
 	run(exitUsage, "calendar", "put", "bank")
+	write("{}\n")
+	run(exitUsage, "calendar", "put", "bank", "-f", file)
+	if len(f.calendars["default/bank"].Dates) == 0 {
+		t.Error("a file that says nothing has emptied the calendar")
+	}
+	run(exitOK, "calendar", "put", "bank", "-f", file, "--empty")
+	if len(f.calendars["default/bank"].Dates) != 0 {
+		t.Error("--empty has left dates in the calendar")
+	}
 	write("dates: [2026-02-30]\n")
 	run(exitUsage, "calendar", "days", "-f", file)
 	write("rules: [{month: \"13\"}]\n")

@@ -95,9 +95,15 @@ func (c *cli) callFailed(err error, ref *nolav1.ActorRef, key string) error {
 	if key != "" {
 		unknown = fmt.Sprintf("it may have happened: ask with `nolactl invocation get %s --key %s`, or repeat it under the same key", quote(name), quote(key))
 	}
+	in := ""
+	if ref.Namespace != nola.DefaultNamespace {
+		in = " -n " + ref.Namespace
+	}
 	return hinted{err, map[nola.Reason]string{
-		nola.ReasonOutcomeUnknown: unknown,
-		nola.ReasonModuleNotFound: fmt.Sprintf("see what is there with `nolactl module list`, add it with `nolactl module push FILE --name %s`", ref.Type),
+		nola.ReasonOutcomeUnknown:    unknown,
+		nola.ReasonModuleNotFound:    fmt.Sprintf("see what is there with `nolactl module list%s`, add it with `nolactl module push FILE --name %s%[1]s`", in, ref.Type),
+		nola.ReasonOperationNotFound: fmt.Sprintf("see what the module understands with `nolactl module get %s%s`", ref.Type, in),
+		nola.ReasonGuestTrap:         fmt.Sprintf("see what it wrote with `nolactl logs %s`", quote(name)),
 	}}
 }
 
@@ -182,7 +188,7 @@ nolactl invocation get counter/alice --key order-17 -o json`,
 		})
 	get.Flags().StringVar(&key, "key", "", "idempotency key that the call was sent under")
 	get.ValidArgsFunction = c.completeActor
-	cmd.AddCommand(get, c.completeInvocationCommand())
+	cmd.AddCommand(get, c.pendingInvocationsCommand(), c.completeInvocationCommand())
 	return cmd
 }
 

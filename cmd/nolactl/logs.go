@@ -89,7 +89,7 @@ func isOver(ctx context.Context, err error) bool {
 }
 
 func (c *cli) logLine(e *nolav1.LogEntry) error {
-	at := e.Time.AsTime().In(c.local).Format(clockLayout + ".000")
+	at := e.Time.AsTime().In(c.local).Format(clockLayout + ".000" + zoneLayout)
 	_, err := fmt.Fprintf(c.out, "%s  %-5s  %s\n", at, oneLine(e.Level), clean(strings.TrimRight(e.Message, "\n")))
 	return err
 }

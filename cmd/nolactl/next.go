@@ -72,6 +72,7 @@ func (c *cli) notAnID(expression string, err error) error {
 }
 
 func (c *cli) next(given *pflag.FlagSet, f *scheduleFlags, calendars []nola.Calendar, id, after string, count int, explain bool) error {
+	c.offline = true
 	wire := &nolav1.ScheduleSpec{}
 	if err := f.applySpec(c, given, wire); err != nil {
 		return err

@@ -38,7 +38,7 @@ nolactl schedule backfill tick --from 2026-02-01 --rate 5 --reverse --request-id
 				return usage("for example --from 2026-01-01", "the range has no start")
 			}
 			if req.EndTime == nil {
-				req.EndTime = timestamppb.New(c.now())
+				req.EndTime = timestamppb.New(c.present())
 			}
 			if req.Overlap, err = enumArg[nolav1.OverlapPolicy]("overlap", overlap); err != nil {
 				return err
@@ -188,7 +188,7 @@ nolactl schedule move tick +2h +3h`,
 
 func (c *cli) scheduleWhyCommand() *cobra.Command {
 	cmd := leaf("why ID TIME", "Say why a time fired, or did not, or will",
-		`Say which rule let a time fire or not: spec, pause, overlap, buffer, catch-up, a time
+		`Say which rule let a time fire or not: spec, an exclude or calendar by name, pause, overlap, buffer, catch-up, a time
 that was skipped or moved, remaining firings.`,
 		`nolactl schedule why nightly 2026-01-24T03:00:00Z
 nolactl schedule why tick +2h`,

@@ -26,6 +26,9 @@ const (
 // dial makes the client; nothing is sent yet. watch, if it is not nil, is told
 // how much of each request has been sent.
 func (c *cli) dial(watch func(sent int64)) (*client.Client, error) {
+	if c.dialed != nil && watch == nil {
+		return c.dialed, nil
+	}
 	u, err := url.Parse(c.server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, usage("write it like "+serverDefault, "the server %q is no http or https URL", c.server)
@@ -45,7 +48,24 @@ func (c *cli) dial(watch func(sent int64)) (*client.Client, error) {
 	if err != nil {
 		return nil, usage("write it like "+serverDefault, "%s", strings.TrimPrefix(err.Error(), "client: "))
 	}
+	c.dialed = r
 	return r, nil
+}
+
+// present is the time by the server's clock, which may be virtual; by ours where
+// no server is asked, or none answers.
+func (c *cli) present() time.Time {
+	if !c.offline {
+		ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+		defer cancel()
+		if r, err := c.dial(nil); err == nil {
+			if now, err := r.ServerTime(ctx); err == nil {
+				return now.Truncate(time.Millisecond)
+			}
+		}
+		c.offline = true // what the command wants of the server will fail, and say why
+	}
+	return c.now()
 }
 
 // bearer finds the token: flag, file, environment.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/client"
 )
 
 // Defaults of the global flags.
@@ -37,6 +38,9 @@ type cli struct {
 	timeout    time.Duration
 	timed      bool // --timeout was given
 	yes        bool
+
+	dialed  *client.Client // the server, once a command needs it
+	offline bool           // no server is asked, so that ours is the only clock
 }
 
 func (c *cli) rootCommand() *cobra.Command {

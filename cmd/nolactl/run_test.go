@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -153,6 +155,9 @@ func TestGolden(t *testing.T) {
 		"namespace-list":      "namespace list",
 		"namespace-yaml":      "namespace get staging -o yaml",
 		"node-list":           "node list",
+		"node-drain":          "node drain n1",
+		"node-drain-undo":     "node drain n1 --undo",
+		"shard-plan":          "shard plan --dry-run",
 		"schedule-create":     "schedule create new --target counter/alice --op inc --every 90m/15m",
 		"schedule-create-bad": "schedule create new --target counter/alice --op inc --cron 0_25_*_*_*",
 		"schedule-describe":   "schedule describe nightly",
@@ -332,6 +337,28 @@ func TestHintNamesWhatIsKnown(t *testing.T) {
 	}
 }
 
+// TestHintsNameNoPlaceholder: what a hint tells to type holds names, where the
+// error tells them, and no word that stands for one.
+func TestHintsNameNoPlaceholder(t *testing.T) {
+	told := map[string]string{"module": "clock", "namespace": "ops", "calendar": "bank", "schedules": "nightly\ntick"}
+	for _, reason := range []nola.Reason{
+		nola.ReasonModuleNotFound, nola.ReasonVersionNotFound, nola.ReasonActorNotFound, nola.ReasonScheduleNotFound, nola.ReasonCalendarNotFound,
+		nola.ReasonCalendarInUse, nola.ReasonNamespaceNotFound, nola.ReasonOperationNotFound, nola.ReasonETagMismatch, nola.ReasonModuleInUse,
+		nola.ReasonGuestTrap, nola.ReasonAlreadyExists, nola.ReasonKeyReused,
+	} {
+		for _, meta := range []map[string]string{told, nil} {
+			c := &cli{namespace: "ops", namespaced: true}
+			hint := c.hint(reason, meta)
+			if regexp.MustCompile(`\b(NAME|ID|TYPE)\b`).MatchString(strings.ReplaceAll(hint, "--name", "")) {
+				t.Errorf("%s, told %v: the hint %q has a placeholder in it", reason, meta, hint)
+			}
+			if strings.Contains(hint, "module list") && !strings.Contains(hint, "-n ops") {
+				t.Errorf("%s: the hint %q leads into another namespace", reason, hint)
+			}
+		}
+	}
+}
+
 func TestReplyIsWrittenAsItIs(t *testing.T) {
 	_, url := newFake(t)
 	for name, tt := range map[string]struct {
@@ -371,6 +398,32 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	res = session{server: url}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
 	if res.code != exitUnavailable || !strings.Contains(res.err, "OUTCOME_UNKNOWN") || !strings.Contains(res.err, "--key") {
 		t.Errorf("all answers lost: code %d, want %d with OUTCOME_UNKNOWN and a hint at --key\n%s", res.code, exitUnavailable, res.err)
+	}
+}
+
+// TestTimesGoByTheServersClock: what counts from now, and how far off a time is,
+// goes by the server's clock, which may be virtual; offline by ours.
+func TestTimesGoByTheServersClock(t *testing.T) {
+	f, url := newFake(t)
+	f.time = start.Add(100 * 24 * time.Hour)
+	s := session{server: url}
+	if res := s.run(t, "schedule", "pause", "tick", "--until", "+2h"); res.code != exitOK {
+		t.Fatalf("code %d\n%s", res.code, res.err)
+	}
+	if until := f.schedules["default/tick"].GetState().GetPausedUntil().AsTime(); until.Sub(f.time) < 2*time.Hour || until.Sub(f.time) > 2*time.Hour+time.Minute {
+		t.Errorf("paused until %s, want 2 h after the server's %s", until, f.time)
+	}
+	if res := s.run(t, "namespace", "get", "staging"); !strings.Contains(res.out, "(100d ago)") {
+		t.Errorf("what was changed an hour before %s is shown at %s as\n%s", start, f.time, res.out)
+	}
+	res := s.run(t, "schedule", "next", "@daily", "--after", "+24h", "--count", "1")
+	if want := start.Add(24 * time.Hour).Format("2006-01"); !strings.HasPrefix(strings.Split(res.out, "\n")[1], want) {
+		t.Errorf("offline, the next day is\n%swant one of %s", res.out, want)
+	}
+	for _, shown := range []string{"2026-11-24 13:00:00+01:00", "2026-11-24 12:00:00Z", "2026-11-24 12:00:00.250Z"} {
+		if res := s.run(t, "cast", "counter/alice", "inc", "--at", shown); res.code != exitOK {
+			t.Errorf("a time as it is shown, %q, is refused:\n%s", shown, res.err)
+		}
 	}
 }
 

@@ -319,6 +319,16 @@ func (c *cli) describeSchedule(s *nolav1.Schedule) error {
 	if n := info.GetDeadLetters(); n > 0 {
 		d.fact("Dead letters", fmt.Sprintf("%d, see `nolactl schedule letters %s`", n, quote(s.ScheduleId)))
 	}
+	if carry := info.GetCarry(); carry.GetResultTime() != nil {
+		text := fmt.Sprintf("%s (%s)", brief(carry.Result), bytesOf(len(carry.Result)))
+		if carry.ResultTooLong {
+			text = "too long to be kept"
+		}
+		d.fact("Last result", text+", of "+c.when(carry.ResultTime))
+	}
+	if carry := info.GetCarry(); carry.GetErrorTime() != nil {
+		d.fact("Last failure", oneLine(carry.Error)+", of "+c.when(carry.ErrorTime))
+	}
 	for i, o := range info.GetRunning() {
 		d.fact(onlyFirst(i, "Running"), "since "+c.when(o.StartTime))
 	}

@@ -14,13 +14,13 @@ import (
 // selection chooses schedules by what they are and by what has become of them.
 // All that was given must hold.
 type selection struct {
-	filter, words, actor, kind, missedSince string
-	labels                                  []string
-	paused, failing, late, neverRan         bool
+	filter, words, actor, kind, calendar, missedSince string
+	labels                                            []string
+	paused, failing, late, neverRan                   bool
 }
 
 // selectionFlags are the flags of a selection.
-var selectionFlags = []string{"filter", "text", "actor", "type", "label", "paused", "failing", "late", "never-ran", "missed-since"}
+var selectionFlags = []string{"filter", "text", "actor", "type", "calendar", "label", "paused", "failing", "late", "never-ran", "missed-since"}
 
 func (s *selection) register(c *cli, cmd *cobra.Command) {
 	fs := cmd.Flags()
@@ -28,6 +28,7 @@ func (s *selection) register(c *cli, cmd *cobra.Command) {
 	fs.StringVar(&s.words, "text", "", "with this text in the id, target, operation, note, labels, expressions or comments")
 	fs.StringVar(&s.actor, "actor", "", "that call this actor, TYPE/ID")
 	fs.StringVar(&s.kind, "type", "", "that call actors of this type")
+	fs.StringVar(&s.calendar, "calendar", "", "whose specs use this named calendar")
 	fs.StringArrayVar(&s.labels, "label", nil, "with the label key=value, key=prefix* or any value of key; may be repeated")
 	fs.BoolVar(&s.paused, "paused", false, "that are paused; --paused=false: that are not")
 	fs.BoolVar(&s.failing, "failing", false, "whose newest firing failed, or is tried again after a failure")
@@ -35,6 +36,7 @@ func (s *selection) register(c *cli, cmd *cobra.Command) {
 	fs.BoolVar(&s.neverRan, "never-ran", false, "of which no firing has ever started")
 	fs.StringVar(&s.missedSince, "missed-since", "", "with a time at or after this one that should have fired and never will, for example -24h or 2026-12-24")
 	complete(cmd, "actor", c.completeRef)
+	complete(cmd, "calendar", c.completeCalendarFlag)
 }
 
 // given reports whether any of the flags was.
@@ -75,6 +77,9 @@ func (s *selection) text(c *cli, flags *pflag.FlagSet, prefix string) (string, e
 	}
 	if flags.Changed("type") {
 		add("type", filterValue(s.kind))
+	}
+	if flags.Changed("calendar") {
+		add("calendar", filterValue(s.calendar))
 	}
 	for _, label := range s.labels {
 		key, value, ok := strings.Cut(label, "=")
@@ -124,9 +129,9 @@ order of their next times; the server looks at all schedules of the namespace fo
 that, at 100,000 at most.
 
 A --filter is a list of terms that must all hold: text=WORDS, id=NAME, id=PREFIX*,
-actor=TYPE/ID, type=TYPE, label.KEY=VALUE, label.KEY=PREFIX*, missed_since=TIME, and
-paused, failing, late or ran with =true or =false. Values with spaces stand in double
-quotes.`,
+actor=TYPE/ID, type=TYPE, calendar=NAME, label.KEY=VALUE, label.KEY=PREFIX*,
+missed_since=TIME, and paused, failing, late or ran with =true or =false. Values with
+spaces stand in double quotes.`,
 		`nolactl schedule list
 nolactl schedule list --failing --label owner=ops --recent 5
 nolactl schedule list --missed-since -24h --paused=false

@@ -17,16 +17,17 @@ func TestScheduleListFlags(t *testing.T) {
 		"list --actor counter/a|b":           `actor="counter/a b"`,
 		"list --actor default:counter/alice": "actor=counter/alice",
 		"list --type counter":                "type=counter",
-		"list --label a=b --label c=d* --label e": "label.a=b label.c=d* label.e=*",
-		"list --label a=":                         "label.a=",
-		"list --label a=the|shop*":                `label.a="the shop"*`,
-		"list --paused --failing --late":          "paused=true failing=true late=true",
-		"list --paused=false --failing=false":     "paused=false failing=false",
-		"list --never-ran":                        "ran=false",
-		"list --never-ran=false":                  "ran=true",
-		"list --missed-since -24h":                "missed_since=2026-11-23T12:00:00Z",
-		"list --missed-since 2026-11-24":          "missed_since=2026-11-23T23:00:00Z", // on this machine's clock
-		"list ni --filter type=a --paused":        "type=a id=ni* paused=true",
+		"list --label a=b --label c=d* --label e":  "label.a=b label.c=d* label.e=*",
+		"list --label a=":                          "label.a=",
+		"list --label a=the|shop*":                 `label.a="the shop"*`,
+		"list --paused --failing --late":           "paused=true failing=true late=true",
+		"list --paused=false --failing=false":      "paused=false failing=false",
+		"list --never-ran":                         "ran=false",
+		"list --never-ran=false":                   "ran=true",
+		"list --missed-since 2026-11-23T12:00:00Z": "missed_since=2026-11-23T12:00:00Z",
+		"list --missed-since 2026-11-24":           "missed_since=2026-11-23T23:00:00Z", // on this machine's clock
+		"list ni --filter type=a --paused":         "type=a id=ni* paused=true",
+		"list --calendar bank":                     "calendar=bank",
 	} {
 		t.Run(line, func(t *testing.T) {
 			f, url := newFake(t)

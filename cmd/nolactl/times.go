@@ -10,7 +10,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-const clockLayout = "2006-01-02 15:04:05"
+// Times are shown with the offset of their zone, in a form that parseTime reads.
+const (
+	clockLayout = "2006-01-02 15:04:05"
+	zoneLayout  = "Z07:00"
+)
 
 // when is a time in the local zone, and how far off it is.
 func (c *cli) when(t *timestamppb.Timestamp) string {
@@ -20,17 +24,18 @@ func (c *cli) when(t *timestamppb.Timestamp) string {
 	return c.clock(t.AsTime()) + " (" + c.relative(t.AsTime()) + ")"
 }
 
+// clock is a time in the local zone, to the millisecond where that says more.
 func (c *cli) clock(t time.Time) string {
 	t = t.In(c.local)
 	if t.Nanosecond() == 0 {
-		return t.Format(clockLayout)
+		return t.Format(clockLayout + zoneLayout)
 	}
-	return t.Format(clockLayout + ".000")
+	return t.Format(clockLayout + ".000" + zoneLayout)
 }
 
 // relative is how far off a time is: "in 3s", "2h ago".
 func (c *cli) relative(t time.Time) string {
-	d := t.Sub(c.now())
+	d := t.Sub(c.present())
 	switch {
 	case d >= time.Second/2:
 		return "in " + roughly(d)
@@ -99,24 +104,26 @@ const timeHelp = "2026-12-24T18:00:00+01:00, 2026-12-24 18:00, 2026-12-24, now, 
 func (c *cli) parseTime(s string, zone *time.Location) (time.Time, error) {
 	s = strings.TrimSpace(s)
 	if s == "now" {
-		return c.now(), nil
+		return c.present(), nil
 	}
 	if rest, ok := strings.CutPrefix(s, "+"); ok {
 		d, err := parseDuration(rest)
 		if err != nil {
 			return time.Time{}, err
 		}
-		return c.now().Add(d), nil
+		return c.present().Add(d), nil
 	}
 	if rest, ok := strings.CutPrefix(s, "-"); ok {
 		d, err := parseDuration(rest)
 		if err != nil {
 			return time.Time{}, err
 		}
-		return c.now().Add(-d), nil
+		return c.present().Add(-d), nil
 	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return t, nil
+	for _, layout := range []string{time.RFC3339Nano, clockLayout + zoneLayout} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
 	}
 	for _, layout := range []string{"2006-01-02T15:04:05", clockLayout, "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
 		if t, err := time.ParseInLocation(layout, s, zone); err == nil {

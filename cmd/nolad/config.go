@@ -31,8 +31,8 @@ type config struct {
 	// AdminListen is where /metrics and /debug/pprof are served; empty is nowhere.
 	// It checks no tokens.
 	AdminListen string `yaml:"admin_listen"`
-	// Store is the kind of the store: pebble. `nolad dev --ephemeral` keeps one in
-	// memory.
+	// Store is the kind of the store: pebble, or cql for a Cassandra or ScyllaDB
+	// cluster. `nolad dev --ephemeral` keeps one in memory.
 	Store string `yaml:"store"`
 	// DataDir is the directory of the store: default ./nola-data.
 	DataDir string `yaml:"data_dir"`
@@ -40,8 +40,12 @@ type config struct {
 	clock *shard.VirtualClock
 	// BackupDir is where clients may have backups made; empty is nowhere.
 	BackupDir string `yaml:"backup_dir"`
+	// CQL says how to reach the cluster of store cql.
+	CQL cqlConfig `yaml:"cql"`
+	// Cluster says who the node is among those that share the store.
+	Cluster clusterConfig `yaml:"cluster"`
 	// Shards is the number of shards of a new store, 1 to 65,536: default 256. It
-	// never changes.
+	// never changes. For store cql `nolad schema setup` says it.
 	Shards int `yaml:"shards"`
 	// TLSCert and TLSKey are files in PEM form, read again when they change.
 	TLSCert string `yaml:"tls_cert"`
@@ -68,8 +72,8 @@ type logConfig struct {
 // limitsConfig bounds what the node holds; zero fields take the default.
 type limitsConfig struct {
 	Calls         int   `yaml:"calls"`          // unanswered calls: default 65,536
-	CallBytes     int64 `yaml:"call_bytes"`     // their payloads: default 256 MiB
-	InstanceBytes int64 `yaml:"instance_bytes"` // memory of guests above which idle actors leave: default 1 GiB
+	CallBytes     int64 `yaml:"call_bytes"`     // their payloads: default 256 MiB, or an eighth of GOMEMLIMIT
+	InstanceBytes int64 `yaml:"instance_bytes"` // memory of guests above which idle actors leave: default 1 GiB, or a quarter of GOMEMLIMIT
 	LogBytes      int64 `yaml:"log_bytes"`      // logs of all actors: default 16 MiB
 	CacheBytes    int64 `yaml:"cache_bytes"`    // the store's cache: default 16 MiB
 }
@@ -77,6 +81,7 @@ type limitsConfig struct {
 // The kinds of stores.
 const (
 	storePebble = "pebble"
+	storeCQL    = "cql"
 	storeMemory = "memory"
 )
 
@@ -130,9 +135,10 @@ func (c config) validate() error {
 		check(err != nil || isLoopback(adminHost) || c.Insecure, "admin_listen %s can be reached by others, and it checks no tokens: use a loopback address, or insecure if the network keeps others away", c.AdminListen)
 		check(c.AdminListen != c.Listen || strings.HasSuffix(c.Listen, ":0"), "admin_listen and listen are both %s: the admin listener needs a port of its own", c.Listen)
 	}
-	check(c.Store == storePebble, "store %q: this build has %q", c.Store, storePebble)
+	check(c.Store == storePebble || c.Store == storeCQL, "store %q: must be %s or %s", c.Store, storePebble, storeCQL)
 	check(c.BackupDir == "" || !within(c.DataDir, c.BackupDir), "backup_dir %s lies in data_dir: backups would go with the data they are made for; name a directory outside", c.BackupDir)
 	check(c.Shards >= 0 && c.Shards <= 1<<16, "shards %d: must lie between 1 and 65,536", c.Shards)
+	c.validateCluster(check)
 	check((c.TLSCert == "") == (c.TLSKey == ""), "tls_cert and tls_key go together: give both or neither")
 	check(c.DrainTimeout > 0 && c.DrainTimeout <= 10*time.Minute, "drain_timeout %s: must lie between 0 and 10m", c.DrainTimeout)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level %q: must be debug, info, warn or error", c.Log.Level)

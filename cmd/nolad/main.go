@@ -72,7 +72,7 @@ func rootCommand() *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(devCommand(), serveCommand(), backupCommand(), restoreCommand(), doctorCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), backupCommand(), restoreCommand(), doctorCommand(), schemaCommand(), versionCommand())
 	for _, c := range append(root.Commands(), root) {
 		c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 			return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}

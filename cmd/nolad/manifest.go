@@ -49,6 +49,11 @@ func readManifest(file string) (nola.Manifest, error) {
 	if tree == nil {
 		return nola.Manifest{}, nil
 	}
+	if mode, ok := tree["mode"].(string); ok { // kv and memory, as nolactl takes them
+		if long := "MODULE_MODE_" + strings.ToUpper(mode); nolav1.ModuleMode_value[long] != 0 {
+			tree["mode"] = long
+		}
+	}
 	raw, err := json.Marshal(tree)
 	if err != nil {
 		return nola.Manifest{}, fmt.Errorf("%s: %w", file, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -16,9 +17,11 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/cqlstore"
 	"github.com/nolaproject/nola/persistence/memstore"
 	"github.com/nolaproject/nola/persistence/pebblestore"
 	"github.com/nolaproject/nola/server"
+	"github.com/nolaproject/nola/server/cluster"
 	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/wasmhost"
 )
@@ -41,12 +44,15 @@ type running struct {
 	log   *slog.Logger
 	store persistence.Store
 	guest *wasmhost.Runtime
+	// ballast is held as long as the node runs; see newBallast.
+	ballast []byte
 
 	cancel  context.CancelFunc // ends requests
 	serving sync.WaitGroup
 	failed  chan error // of a listener that broke
 	public  *http.Server
 	admin   *http.Server
+	peers   *http.Server
 	address net.Addr
 	secure  bool
 }
@@ -76,7 +82,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 			err = errors.Join(err, undo[i]())
 		}
 	}()
-	r = &running{cfg: cfg, log: log, failed: make(chan error, 2)}
+	memory := memoryLimit()
+	cfg.Limits = cfg.Limits.withMemory(memory)
+	r = &running{cfg: cfg, log: log, failed: make(chan error, 3), ballast: newBallast()}
 	var conf *tls.Config
 	if cfg.TLSCert != "" {
 		if conf, err = loadTLS(cfg.TLSCert, cfg.TLSKey, log); err != nil {
@@ -104,7 +112,18 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 		}
 		undo = append(undo, adminListener.Close)
 	}
-	if r.store, err = openStore(cfg, log); err != nil {
+	advertised := cfg.Advertise
+	if advertised == "" {
+		advertised = r.address.String()
+	}
+	var peerListener net.Listener
+	if cfg = cfg.settle(); cfg.Cluster.Listen != "" {
+		if peerListener, err = net.Listen("tcp", cfg.Cluster.Listen); err != nil {
+			return nil, err
+		}
+		undo = append(undo, peerListener.Close)
+	}
+	if r.store, err = openStore(ctx, cfg, advertised, log); err != nil {
 		return nil, err
 	}
 	undo = append(undo, r.store.Close)
@@ -121,18 +140,22 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 		return nil, err
 	}
 	undo = append(undo, r.guest.Close)
-	advertised := cfg.Advertise
-	if advertised == "" {
-		advertised = r.address.String()
-	}
 	backups := cfg.BackupDir
 	if backups != "" {
 		if backups, err = filepath.Abs(backups); err != nil {
 			return nil, err
 		}
 	}
+	var part *cluster.Member
+	if peerListener != nil {
+		peer := cmp.Or(cfg.Cluster.Advertise, peerListener.Addr().String())
+		if part, err = cfg.member(r.store, advertised, peer, log); err != nil {
+			return nil, err
+		}
+	}
 	r.Node, err = server.OpenNode(ctx, server.NodeConfig{
-		Store: r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
+		Cluster: part,
+		Store:   r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
 		Tokens: tokens, AllowedOrigins: cfg.AllowedOrigins, Virtual: cfg.clock, Logger: log,
 		Shards: shard.Config{
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,
@@ -145,8 +168,13 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	}
 	requests, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	r.serving.Go(func() { keepBudget(requests, memory) })
 	r.public = server.HTTPServer(requests, r.Handler(), conf, log)
 	r.serve(r.public, listener)
+	if part != nil {
+		r.peers = server.HTTPServer(requests, part.Handler(), conf, log)
+		r.serve(r.peers, peerListener)
+	}
 	if adminListener != nil {
 		r.admin = server.HTTPServer(requests, r.AdminHandler(), nil, log)
 		r.serve(r.admin, adminListener)
@@ -154,9 +182,17 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	return r, nil
 }
 
-func openStore(cfg config, log *slog.Logger) (persistence.Store, error) {
-	if cfg.Store == storePebble {
+func openStore(ctx context.Context, cfg config, address string, log *slog.Logger) (persistence.Store, error) {
+	switch cfg.Store {
+	case storePebble:
 		return pebblestore.Open(cfg.DataDir, pebblestore.Options{Shards: cfg.Shards, CacheBytes: cfg.Limits.CacheBytes, Log: log})
+	case storeCQL:
+		c, err := cfg.CQL.store(cfg.Shards, address, log)
+		if err != nil {
+			return nil, err
+		}
+		c.CacheBytes = cfg.Limits.CacheBytes
+		return cqlstore.Open(ctx, c)
 	}
 	fresh := persistence.ClusterInfo{Shards: cfg.Shards}
 	setDefault(&fresh.Shards, pebblestore.ShardsDefault)
@@ -224,6 +260,9 @@ func (r *running) stop() error {
 		}
 	}
 	r.cancel()
+	if r.peers != nil {
+		shut = append(shut, r.peers.Close()) // streams between nodes do not end by themselves
+	}
 	r.serving.Wait()
 	return errors.Join(drained, errors.Join(shut...), r.Close(), r.guest.Close(), r.store.Close())
 }

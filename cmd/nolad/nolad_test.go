@@ -77,7 +77,7 @@ func guestCode(t testing.TB, name string) []byte {
 
 func buildGuest(name string) (string, error) {
 	built, source := filepath.Join("../../testdata/guests", name+".wasm"), filepath.Join("../../testdata/guests", name)
-	if name == "counter" || name == "bank" || name == "ticker" {
+	if name == "counter" || name == "counter-memory" || name == "bank" || name == "ticker" {
 		built, source = filepath.Join("../../bin/modules", name+".wasm"), filepath.Join("../../examples", name)
 	}
 	if _, err := os.Stat(built); err == nil {

@@ -32,6 +32,28 @@ others can reach needs TLS and a token file, unless --insecure is given.
   log: {level: info, format: json}
   limits: {calls: 65536, call_bytes: 268435456, instance_bytes: 1073741824}
 
+With store cql everything durable lies in a Cassandra or ScyllaDB cluster, whose
+tables "nolad schema setup" has made:
+
+  store: cql
+  cql:
+    hosts: [db1:9042, db2:9042]
+    username: nola
+    password_file: /etc/nola/cql-password
+    tls: true
+    node_name: nola-1                 # the one that takes its place has the same
+
+Several nodes share such a store when each knows where the others find it:
+
+  cluster:
+    listen: 0.0.0.0:7468              # for other nodes alone
+    advertise: nola-1.internal:7468
+    name: nola-1                      # takes the place of cql.node_name
+    weight: 100                       # its share of the shards
+    labels: {zone: a}
+    token_file: /etc/nola/cluster-token
+    lease: 3s
+
 SIGTERM makes it take nothing more in, finish what it has, and end with 0; a
 second one ends it at once.`,
 		Example: `nolad serve --config /etc/nola/nolad.yaml
@@ -43,9 +65,11 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 	f.StringVar(&set.Listen, "listen", listenDefault, "address to serve clients on, HOST:PORT")
 	f.StringVar(&set.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
 	f.StringVar(&set.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
-	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble")
+	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble or cql")
 	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
 	f.StringVar(&set.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
+	set.CQL.flags(f)
+	set.Cluster.flags(f)
 	f.IntVar(&set.Shards, "shards", 0, "number of shards of a new store (default 256)")
 	f.StringVar(&set.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
 	f.StringVar(&set.TLSKey, "tls-key", "", "file with its key (PEM)")
@@ -72,7 +96,7 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 		if err != nil {
 			return err
 		}
-		log.Info("serving", "url", r.url(), "data_dir", cfg.DataDir, "version", buildVersion(), "tls", r.secure, "tokens", cfg.TokenFile != "", "admin", cfg.AdminListen)
+		log.Info("serving", "url", r.url(), "store", cfg.Store, "data_dir", cfg.DataDir, "version", buildVersion(), "tls", r.secure, "tokens", cfg.TokenFile != "", "admin", cfg.AdminListen)
 		failed := r.wait(cmd.Context())
 		log.Info("stopping")
 		if err := errors.Join(failed, r.stop()); err != nil {
@@ -108,5 +132,7 @@ func (c config) over(flags *pflag.FlagSet, set config) config {
 			apply()
 		}
 	})
+	c.CQL = c.CQL.over(flags, set.CQL)
+	c.Cluster = c.Cluster.over(flags, set.Cluster)
 	return c
 }

@@ -23,15 +23,21 @@ var claimNames = [...]string{"reading", "applying", "claiming", "owned", "lost"}
 // String answers the phase's name.
 func (p ClaimPhase) String() string { return claimNames[p] }
 
-// AppliesMax is how many batches a claimer applies at once.
-const AppliesMax = 16
+// AppliesMax is how many batches a claimer applies at once: all that a ring of
+// RingSize can hold of one shard, so that an engine may write of several writes
+// to one row the last alone.
+const AppliesMax = RingSize
 
 // ByShard answers the effects of the suffix by shard, in order. It fails if a
 // newer version wrote the lane: then a node of that version must take the shards.
 func (e Ended) ByShard() (map[nola.ShardID][]Effects, error) {
 	all := map[nola.ShardID][]Effects{}
 	for _, entry := range e.Suffix {
-		effects, err := entry.Effects()
+		body := entry.Body
+		if spilled := e.Bodies[entry.Seq]; spilled != nil {
+			body = spilled
+		}
+		effects, err := entry.EffectsOf(body)
 		if err != nil {
 			return nil, fmt.Errorf("lane: entry %d of lane %x: %w", entry.Seq, e.Lane, err)
 		}

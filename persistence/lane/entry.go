@@ -48,6 +48,11 @@ func (e *Entry) Check(lane ID) error {
 // value, each behind its length. The values are records of package persistence.
 const bodyFormat = 1
 
+// spillFormat is the format byte of a body that lies elsewhere. Behind it stand
+// the id of its chunks, and as varints their number, the bytes of the body and
+// its CRC-64.
+const spillFormat = 2
+
 const (
 	actorNone  = 0
 	actorNamed = 1
@@ -119,6 +124,48 @@ func DecodeBody(body []byte) ([]*persistence.Batch, error) {
 	return batches, nil
 }
 
+// Spill says where the body of an entry lies that is too large for a slot: in
+// chunks beside the ring. They are at a quorum before the entry is sent, so that
+// whoever sees the entry can read its body.
+type Spill struct {
+	Chunks ID // made afresh for each body
+	Parts  int
+	Bytes  int
+	Sum    uint64 // SumBody of the body
+}
+
+// SumBody is the CRC-64 of a body.
+func SumBody(body []byte) uint64 { return crc64.Checksum(body, sumTable) }
+
+func (s Spill) encode() []byte {
+	b := append([]byte{spillFormat}, s.Chunks[:]...)
+	b = binary.AppendUvarint(b, uint64(s.Parts))
+	b = binary.AppendUvarint(b, uint64(s.Bytes))
+	return binary.BigEndian.AppendUint64(b, s.Sum)
+}
+
+// Spill answers where the entry's body lies. spilled is false if it lies in the
+// entry itself.
+func (e *Entry) Spill() (s Spill, spilled bool, err error) {
+	if len(e.Body) == 0 || e.Body[0] != spillFormat {
+		return Spill{}, false, nil
+	}
+	d := decoder{rest: e.Body[1:]}
+	id := d.take(len(s.Chunks))
+	parts, size := d.uvarint(), d.uvarint()
+	sum := d.take(8)
+	if d.err == nil && len(d.rest) > 0 {
+		d.fail("%d bytes follow it", len(d.rest))
+	}
+	if d.err == nil && (parts < 1 || parts > size || size > SpillBytesMax) {
+		d.fail("it says that %d bytes lie in %d chunks", size, parts)
+	}
+	if d.err != nil {
+		return Spill{}, true, fmt.Errorf("lane: entry %d cannot be read: %w", e.Seq, d.err)
+	}
+	return Spill{Chunks: ID(id), Parts: int(parts), Bytes: int(size), Sum: binary.BigEndian.Uint64(sum)}, true, nil
+}
+
 // decoder reads a body from its front. After a fault it answers zeros.
 type decoder struct {
 	rest []byte
@@ -162,8 +209,13 @@ func (d *decoder) count() int {
 	return int(v)
 }
 
-func (d *decoder) bytes() []byte {
-	n := d.count()
+func (d *decoder) bytes() []byte { return d.take(d.count()) }
+
+func (d *decoder) take(n int) []byte {
+	if n > len(d.rest) {
+		d.fail("it ends too early")
+		return make([]byte, n)
+	}
 	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
 	return b
@@ -213,9 +265,20 @@ type Effects struct {
 }
 
 // Effects answers the entry's effects, in order. Anybody may write those of a
-// committed entry, any number of times.
-func (e *Entry) Effects() ([]Effects, error) {
-	batches, err := DecodeBody(e.Body)
+// committed entry, any number of times. An entry whose body was spilled answers
+// an error; see EffectsOf.
+func (e *Entry) Effects() ([]Effects, error) { return e.EffectsOf(e.Body) }
+
+// EffectsOf answers the effects of an entry whose body was read from its chunks,
+// or is its own.
+func (e *Entry) EffectsOf(body []byte) ([]Effects, error) {
+	switch spill, spilled, err := e.Spill(); {
+	case err != nil:
+		return nil, err
+	case spilled && (len(body) != spill.Bytes || SumBody(body) != spill.Sum):
+		return nil, fmt.Errorf("lane: the body of entry %d has %d bytes and the sum %016x, not %d and %016x: its chunks are damaged or were not read", e.Seq, len(body), SumBody(body), spill.Bytes, spill.Sum)
+	}
+	batches, err := DecodeBody(body)
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,12 @@ func TestStoredEntries(t *testing.T) {
 		fmt.Fprintf(&out, "slot %d: seq %d prev %016x ts %d applied %d committed %d sum %016x\n  body %x\n",
 			o.Send[0].(lane.WriteSlot).Slot, e.Seq, e.Prev, e.TS, e.Applied, e.Committed, e.Sum, e.Body)
 	}
+	_, o, err := w.AppendSpilled(1_800_000_000_000_000, group(), lane.Spill{Chunks: lane.ID{0xcd, 15: 2}, Parts: 2, Bytes: 300_000, Sum: 0x0102030405060708})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entryOf(t, o.Send[0])
+	fmt.Fprintf(&out, "slot %d: seq %d prev %016x ts %d sum %016x\n  body %x\n", o.Send[0].(lane.WriteSlot).Slot, e.Seq, e.Prev, e.TS, e.Sum, e.Body)
 	path := filepath.Join("testdata", "entries.golden")
 	if *rewrite {
 		if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {

@@ -31,6 +31,9 @@ type Ended struct {
 	// Suffix are the entries up to Final whose effects may not be in the tables
 	// yet, in order and without gaps.
 	Suffix []*Entry
+	// Bodies are those of the entries in Suffix that were spilled. Whoever drives
+	// the recoverer reads them, before it calls ByShard.
+	Bodies map[Seq][]byte
 }
 
 // Recoverer finds out where one lane ends. Start it when the lease of the lane's

@@ -1,6 +1,9 @@
 package lane
 
-import "github.com/nolaproject/nola"
+import (
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+)
 
 // ID names a lane. It is made afresh for each lane and never used again.
 type ID [16]byte
@@ -29,10 +32,11 @@ const (
 
 // The limits of a lane.
 const (
-	RingSize      = 512       // slots of a new lane; a lane's head says its own
-	FlightMax     = 4         // entries of a lane in ModeQuorum that are not acknowledged
-	BodyBytesMax  = 1 << 20   // of an entry; a writer refuses larger ones
-	BodyBytesGoal = 256 << 10 // from here on a group of batches is better closed and sent
+	RingSize      = 512                             // slots of a new lane; a lane's head says its own
+	FlightMax     = 4                               // entries of a lane in ModeQuorum that are not acknowledged
+	BodyBytesMax  = 1 << 20                         // of an entry; a writer refuses larger ones
+	BodyBytesGoal = 256 << 10                       // from here on a group of batches is better closed and sent
+	SpillBytesMax = 2 * persistence.BatchBytesLimit // of a body in chunks
 )
 
 // Head is the head row of a lane.

@@ -129,6 +129,26 @@ func (w *Writer) Append(now Timestamp, batches []*persistence.Batch) (Seq, Outpu
 	if len(body) > BodyBytesMax {
 		return 0, Output{}, persistence.ErrTooLarge
 	}
+	seq, out := w.append(now, batches, body)
+	return seq, out, nil
+}
+
+// AppendSpilled is Append of batches whose body (EncodeBody) is at a quorum in
+// the chunks that spill names, of at most SpillBytesMax.
+func (w *Writer) AppendSpilled(now Timestamp, batches []*persistence.Batch, spill Spill) (Seq, Output, error) {
+	switch {
+	case w.state != StateOpen:
+		return 0, Output{}, ErrNotOpen
+	case !w.Room():
+		return 0, Output{}, ErrFull
+	case spill.Bytes > SpillBytesMax:
+		return 0, Output{}, persistence.ErrTooLarge
+	}
+	seq, out := w.append(now, batches, spill.encode())
+	return seq, out, nil
+}
+
+func (w *Writer) append(now Timestamp, batches []*persistence.Batch, body []byte) (Seq, Output) {
 	w.clock = max(w.clock+1, now) + ticks(batches) - 1
 	e := &Entry{Seq: w.Sent() + 1, Prev: w.sum, TS: w.clock, Applied: w.applied, Committed: w.committed, Body: body}
 	e.Sum = e.sum(w.lane)
@@ -136,7 +156,7 @@ func (w *Writer) Append(now Timestamp, batches []*persistence.Batch) (Seq, Outpu
 	w.flight = append(w.flight, sent{entry: e})
 	var out Output
 	out.send(w.write(e))
-	return e.Seq, out, nil
+	return e.Seq, out
 }
 
 func (w *Writer) write(e *Entry) Statement {

@@ -8,9 +8,9 @@ import (
 	"github.com/nolaproject/nola/persistence/lane"
 )
 
-// settleReads is how many reads in a row must show the same nodes before shards
-// move because of them.
-const settleReads = 3
+// settlePart is the part of a lease for which the nodes must have been the same
+// before shards move because of them.
+const settlePart = 3
 
 // forgetLeases is how many leases the row of a dead node must have been gone for
 // its verdict to be forgotten. A beat of it that comes late finds the verdict.
@@ -25,7 +25,8 @@ type Members struct {
 	watcher *lane.Watcher
 	nodes   map[string]*member
 	alive   []NodeRow
-	same    int // reads in a row with the same alive
+	changed time.Duration // when a read last showed another alive
+	last    time.Duration // the end of the last read
 }
 
 type member struct {
@@ -66,11 +67,9 @@ func (m *Members) Read(began, ended time.Duration, rows []NodeRow, shards []Shar
 		}
 	}
 	before := m.alive
-	m.alive = m.living()
-	if slices.EqualFunc(before, m.alive, sameShare) {
-		m.same++
-	} else {
-		m.same = 1
+	m.alive, m.last = m.living(), ended
+	if !slices.EqualFunc(before, m.alive, sameShare) {
+		m.changed = ended
 	}
 }
 
@@ -112,8 +111,8 @@ func sameShare(a, b NodeRow) bool {
 // for each name.
 func (m *Members) Alive() []NodeRow { return m.alive }
 
-// Settled reports whether the nodes have not changed for some reads.
-func (m *Members) Settled() bool { return m.same >= settleReads }
+// Settled reports whether the nodes have been the same for some time.
+func (m *Members) Settled() bool { return m.last-m.changed >= m.lease/settlePart }
 
 // Dead reports whether the lease of a process is over. It stays so.
 func (m *Members) Dead(node string) bool { return m.watcher.Dead(node) }

@@ -50,6 +50,9 @@ type ShardRow struct {
 // that they share. Its methods may be called at once. After an error the outcome
 // is unknown.
 type Directory interface {
+	// Join makes the ID of a process, never used before, under which this node beats
+	// and claims from now on. The one before, if any, is over.
+	Join(ctx context.Context) (node string, err error)
 	// Beat writes the row of this node. Of several the greatest Beat wins.
 	Beat(ctx context.Context, row NodeRow) error
 	// Nodes reads the rows of all nodes, with every beat that was acknowledged
@@ -59,8 +62,8 @@ type Directory interface {
 	Forget(ctx context.Context, node string) error
 	// Shards reads the rows of all shards, in the order of their numbers.
 	Shards(ctx context.Context) ([]ShardRow, error)
-	// Claim makes node the owner of the shard under a higher epoch, if its row is
-	// still from, and answers where the shard stands: what its owner before has
+	// Claim makes node, which Join has answered, the owner of the shard under a
+	// higher epoch, if its row is still from, and answers where the shard stands: what its owner before has
 	// committed is in the store. The owner that from names is dead, or node itself.
 	// It answers ErrMoved if the row has changed.
 	Claim(ctx context.Context, node string, from ShardRow) (persistence.Head, error)

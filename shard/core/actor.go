@@ -66,6 +66,7 @@ type Activation struct {
 	fresh     bool // the instance must be replaced before the next turn
 
 	used         time.Time
+	number       uint64 // of the next turn
 	turns, steps uint64
 	bytes        int64
 	prev, next   *Activation
@@ -311,7 +312,8 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		a.total = l.Last.Total
 		a.headTotal = l.First.Total - castBytes(l.First.Invocation)
 	}
-	for _, in := range waiting {
+	for i, in := range waiting {
+		a.waiting = waiting[i+1:] // it stays for those
 		in.step(s, out)
 	}
 	s.runNext(a, out)
@@ -457,7 +459,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	a.running = true
 	s.turns++
 	if c.order != nil {
-		a.turn = Turn{Act: a, Number: a.turns, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
+		a.turn = Turn{Act: a, Number: a.number, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
 		out.Turns = append(out.Turns, &a.turn)
 		return
 	}
@@ -469,7 +471,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 		inv = &d
 		c.Inv = inv
 	}
-	a.turn = Turn{Act: a, Number: a.turns, Call: c, Now: s.now, Fresh: a.fresh, epoch: s.epoch, dep: max(a.dep, c.Dep)}
+	a.turn = Turn{Act: a, Number: a.number, Call: c, Now: s.now, Fresh: a.fresh, epoch: s.epoch, dep: max(a.dep, c.Dep)}
 	a.fresh = false
 	if c.origin == fromSchedule {
 		c.sched.carry(&a.turn)
@@ -602,11 +604,29 @@ func (s *Shard) rest(a *Activation, out *Output) {
 	if a.head < a.tail || a.queue.n > 0 || len(a.keys) > 0 || a.awaited > 0 {
 		return
 	}
-	if a.stopping {
+	if a.Shell == nil && len(a.waiting) > 0 {
+		return // they are stepped next
+	}
+	// What never had a turn, because it was only asked for, holds nothing that is
+	// worth its memory.
+	if a.stopping || a.Shell == nil {
 		s.stop(a, out)
 		return
 	}
+	if a.wokenOnce() {
+		s.shutdown(a, "idle", out)
+		return
+	}
 	s.idle.add(a)
+}
+
+// wokenOnce reports whether a holds an instance for the one turn it has had, which
+// nobody waited for. Most who are woken so go back to sleep for long, often many
+// at one instant: each would get an instance of its own, and take it from actors
+// that are called. Who has another turn soon keeps its instance from then on.
+func (a *Activation) wokenOnce() bool {
+	c := a.turn.Call
+	return a.turns == 1 && c != nil && c.origin != fromCaller && a.bytes > 0
 }
 
 func (s *Shard) touch(a *Activation) {
@@ -702,13 +722,19 @@ func (s *Shard) passivateIdle(out *Output) {
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 	s.idle.remove(a)
 	a.stopping = true
+	s.setBytes(a, 0) // they are as good as free
 	if a.Shell == nil || a.fresh {
 		s.stop(a, out)
 		return
 	}
+	s.shutdown(a, reason, out)
+}
+
+// shutdown has the guest of an idle activation told, and its instance ended.
+func (s *Shard) shutdown(a *Activation, reason string, out *Output) {
 	a.running = true
 	s.turns++
-	a.turn = Turn{Act: a, Number: a.turns, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
+	a.turn = Turn{Act: a, Number: a.number, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
 	out.Turns = append(out.Turns, &a.turn)
 }
 

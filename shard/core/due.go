@@ -45,6 +45,7 @@ type localDue struct {
 	call   *Call       // to be stepped in again
 	act    *Activation // whose backlog is to be read again
 	stream *outStream  // to be pumped again
+	sched  *schedule   // whose operations that were put off go on
 	row    persistence.DueRow
 	load   bool          // the due index itself
 	wake   nola.ActorRef // has a backlog from an earlier tenure
@@ -247,6 +248,8 @@ func (s *Shard) popLocal(l *localDue, out *Output) {
 	case l.stream != nil:
 		l.stream.waiting = false
 		s.pump(l.stream, out)
+	case l.sched != nil:
+		s.goOn(l.sched, out)
 	case l.load:
 		// readDue looks anyway.
 	case !l.wake.IsZero():

@@ -173,3 +173,73 @@ func TestATickBringsAboutSoMuch(t *testing.T) {
 		t.Errorf("%d timers were brought about, %d were due", all, count)
 	}
 }
+
+// TestUpdateDecidesInParts pauses a schedule of every second that nobody has looked
+// at for a day. One step decides a part; calls come in between, and in the end each
+// second has its outcome once.
+func TestUpdateDecidesInParts(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	row := behind(t, "a", now)
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
+	var out core.Output
+	answered := func(ticket *core.Ticket) bool {
+		for _, a := range out.Answers {
+			if a == ticket {
+				return true
+			}
+		}
+		return false
+	}
+	step := func(in core.Input) {
+		t.Helper()
+		out.Reset()
+		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
+			s.Step(now, todo[0], &out)
+			for _, l := range out.Loads {
+				if l.Kind == core.LoadSchedule {
+					l.Row, l.Found = row, true
+				}
+				todo = append(todo, l)
+			}
+			out.Loads = out.Loads[:0]
+		}
+	}
+	ref := nola.ScheduleRef{Target: row.Schedule.Target, ID: "a"}
+	look := func() nola.Progress {
+		t.Helper()
+		op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: ref}
+		step(op)
+		return op.Info.Progress
+	}
+	paused := true
+	pause := &core.ScheduleOp{Kind: core.UpdateSchedule, Ref: ref, Change: nola.ScheduleChange{Paused: &paused}}
+	step(pause)
+	done := answered(&pause.Ticket)
+	last := row.Progress.Through
+	for ticks := 0; ; ticks++ {
+		through := look().Through
+		if part := through.Sub(last); part > 5*scheduler.NominalsMax*time.Second {
+			t.Fatalf("step %d decided %s of seconds at once", ticks, part)
+		}
+		if last = through; !s.Wake().Equal(now) && s.Wake().After(now) {
+			break
+		}
+		if ticks > 100 {
+			t.Fatalf("after %d ticks the schedule has come to %s", ticks, last)
+		}
+		step(&core.Tick{})
+		done = done || answered(&pause.Ticket)
+	}
+	if batch := s.TakeBatch(); batch != nil {
+		out.Reset()
+		s.Step(now, &core.Committed{}, &out)
+		done = done || answered(&pause.Ticket)
+	}
+	if !done || pause.Err != nil || !pause.Info.Schedule.Paused {
+		t.Errorf("the pause: answered %t, %v, %+v", done, pause.Err, pause.Info.Schedule.Paused)
+	}
+	day := uint64(24*time.Hour/time.Second) - 60
+	if c := look().Counters[nola.OutcomeMissedWindow]; c.Count != day {
+		t.Errorf("of %d seconds %d have the outcome MISSED_WINDOW", day, c.Count)
+	}
+}

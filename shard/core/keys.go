@@ -140,7 +140,7 @@ func (s *Shard) loadedKey(l *Load, out *Output) {
 	case l.Found && (l.Key.IsUser() || r.Seq == l.Key.Seq):
 		s.conclude(a, e, func(c *Call) { s.replay(c, r) }, s.committed, out)
 		return
-	case l.Key.IsUser() && a.userKeys.Count >= nola.UserKeysMax:
+	case l.Key.IsUser() && a.userKeys.Count+a.openUserKeys(nola.UserKeysMax-a.userKeys.Count) > nola.UserKeysMax:
 		err = nola.LimitError(nola.ReasonDedupFull, "user_keys", nola.UserKeysMax, "%s remembers %d idempotency keys, its limit; it was not executed, use session keys or wait until keys of %s ago are forgotten", a.ref, a.userKeys.Count, nola.UserKeyRetention)
 	}
 	if err != nil {
@@ -160,6 +160,21 @@ func (s *Shard) loadedKey(l *Load, out *Output) {
 	}
 	s.enter(a, e.call, out)
 	s.runNext(a, out)
+}
+
+// openUserKeys counts the users' keys that may come to be remembered: their calls
+// wait or run. It counts no further than it can matter: room is how many more may
+// be remembered.
+func (a *Activation) openUserKeys(room int) (n int) {
+	if len(a.keys) <= room {
+		return len(a.keys)
+	}
+	for _, e := range a.keys {
+		if e.key.IsUser() && !e.looking && !e.started && e.seq == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // conclude answers everybody who waits for e's key, and drops the entry.

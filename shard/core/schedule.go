@@ -222,6 +222,10 @@ func errReplaced(sc *schedule, terminated bool) *nola.Error {
 	return nola.Errorf(nola.ReasonCanceled, "a later occurrence of schedule %q took the place of this one, as its overlap policy says", sc.ref.ID)
 }
 
+func errDeleted(sc *schedule) *nola.Error {
+	return nola.Errorf(nola.ReasonTerminated, "schedule %q was deleted while this firing ran; nothing that its turn did stays", sc.ref.ID)
+}
+
 // withdrawn ends the firing c, whose turn has come, if it was taken back.
 func (s *Shard) withdrawn(c *Call) bool {
 	sc := c.sched
@@ -484,7 +488,12 @@ func (in *ScheduleOp) step(s *Shard, out *Output) {
 	case GetSchedule:
 		err = sc.mustExist()
 	case UpdateSchedule:
-		err = s.updateSchedule(sc, in, out)
+		var done bool
+		if done, err = s.updateSchedule(sc, in, out); !done && err == nil {
+			s.putOff(sc, in, out)
+			s.folded(before)
+			return
+		}
 	case DeleteSchedule:
 		if err = sc.mustBe(in.Change.ETag); err == nil {
 			s.dropSchedule(&sc.row, out)
@@ -557,9 +566,34 @@ func (s *Shard) plant(sc *schedule, sd nola.Schedule) error {
 	return nil
 }
 
-func (s *Shard) updateSchedule(sc *schedule, in *ScheduleOp, out *Output) error {
+// putOff has an operation go on at the next tick, so that others come first.
+func (s *Shard) putOff(sc *schedule, in *ScheduleOp, out *Output) {
+	if len(sc.waiting) >= s.limits.MailboxMax {
+		s.refuse(&in.Ticket, errOverloaded(s.id, int64(s.limits.MailboxMax), "schedule operations"), out)
+		return
+	}
+	if sc.waiting = append(sc.waiting, in); len(sc.waiting) == 1 {
+		s.due.after(s.now, &localDue{sched: sc})
+	}
+}
+
+// goOn takes up what was put off.
+func (s *Shard) goOn(sc *schedule, out *Output) {
+	if s.schedules[sc.ref] != sc {
+		return
+	}
+	waiting := sc.waiting
+	sc.waiting = nil
+	for _, op := range waiting {
+		op.step(s, out)
+	}
+}
+
+// updateSchedule changes a schedule. One that has many nominal times to decide
+// before is not done at once: then only some of those are decided.
+func (s *Shard) updateSchedule(sc *schedule, in *ScheduleOp, out *Output) (done bool, err error) {
 	if err := sc.mustBe(in.Change.ETag); err != nil {
-		return err
+		return false, err
 	}
 	ch, sd := &in.Change, sc.row.Schedule
 	set(&sd.Operation, ch.Operation)
@@ -577,20 +611,20 @@ func (s *Shard) updateSchedule(sc *schedule, in *ScheduleOp, out *Output) error 
 	set(&sd.Labels, ch.Labels)
 	plan, _, err := scheduler.NewPlan(&sd)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if (*ch != nola.ScheduleChange{ETag: ch.ETag, Calendars: ch.Calendars}) {
 		sd.ETag++
 		sd.Updated = s.now
 	}
 	if sc.plan != nil {
-		for {
-			d := plan.Replan(&sd, &sc.row.Progress, &sc.row.Schedule, sc.plan, s.now)
-			s.record(sc, d)
-			s.begin(sc, d, out)
-			if !d.More {
-				break
-			}
+		d := plan.Replan(&sd, &sc.row.Progress, &sc.row.Schedule, sc.plan, s.now)
+		s.record(sc, d)
+		s.begin(sc, d, out)
+		if d.More {
+			s.persistProgress(sc)
+			s.remind(sc)
+			return false, nil
 		}
 		if ch.Remaining == nil {
 			sd.Remaining = sc.row.Schedule.Remaining
@@ -600,7 +634,7 @@ func (s *Shard) updateSchedule(sc *schedule, in *ScheduleOp, out *Output) error 
 	s.open().batch.PutSchedule(sc.ref.Target, &sc.row.Schedule)
 	s.persistProgress(sc)
 	s.remind(sc)
-	return nil
+	return true, nil
 }
 
 func set[T any](field *T, value *T) {
@@ -675,7 +709,7 @@ func (s *Shard) stands(sc *schedule, d scheduler.Decision, kind nola.OccurrenceK
 }
 
 // dropSchedule deletes a schedule with everything it has coming. Nothing of it
-// fires any more: a turn that runs for it is dropped at its end.
+// fires any more: a turn that runs for it is interrupted, and dropped at its end.
 func (s *Shard) dropSchedule(row *persistence.ScheduleRow, out *Output) {
 	sd := &row.Schedule
 	ref := nola.ScheduleRef{Target: sd.Target, ID: sd.ID, Reminder: sd.Reminder}
@@ -710,6 +744,9 @@ func (s *Shard) dropSchedule(row *persistence.ScheduleRow, out *Output) {
 	}
 	next.waiting = nil
 	if a := s.acts[ref.Target]; a != nil {
+		if c := a.turn.Call; a.running && c != nil && c.sched == sc {
+			out.Interrupts = append(out.Interrupts, Interrupt{Act: a, Number: a.turn.Number, Err: errDeleted(sc)})
+		}
 		for c := a.queue.head; c != nil; {
 			after := c.next
 			if c.sched == sc {

@@ -138,7 +138,8 @@ func (s *Shard) Info() nola.ShardInfo {
 	return nola.ShardInfo{Shard: s.id, Epoch: s.epoch, Seq: s.committed, Activations: len(s.acts), Unanswered: s.calls, Due: s.due.len()}
 }
 
-// Bytes is the memory of the shard's instances, as their turns last told it.
+// Bytes is the memory of the shard's instances, as their turns last told it,
+// without those that are leaving.
 func (s *Shard) Bytes() int64 { return s.bytes }
 
 // Tick says that time has passed: due entries fire, idle activations are

@@ -16,8 +16,8 @@ type Turn struct {
 	// Number tells the turn from the others of its activation; later ones have
 	// greater numbers.
 	Number uint64
-	// Shutdown, if set, is the reason of a passivation: the guest is told, Call
-	// is nil.
+	// Shutdown, if set, is the reason why the actor's instance goes: the guest is
+	// told, Call is nil.
 	Shutdown string
 	// Order, if set, is what is done without the guest; Call is nil.
 	Order *Order
@@ -83,7 +83,10 @@ func (t *Turn) step(s *Shard, out *Output) {
 	}
 	a.running = false
 	s.turns--
-	a.turns++
+	a.number++
+	if t.Shutdown == "" {
+		a.turns++
+	}
 	a.steps += t.Effects.Steps
 	a.used = s.now
 	before := s.open().batch.Bytes()

@@ -29,6 +29,7 @@ const usage = `bench measures this machine, the product, and other products besi
   bench run     [flags]           the product, row by row, beside the limits
   bench herd    [flags]           a million schedules due at one instant
   bench peers   [flags]           other products, taking turns with ours
+  bench cassandra [flags]         the product on a Cassandra cluster
   bench compare OLD.json NEW.json two result files side by side
 
 bench COMMAND -h lists the flags. docs/benchmarks.md says how to read the tables.
@@ -68,6 +69,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return herdCommand(ctx, args)
 	case "peers":
 		return peersCommand(ctx, args)
+	case "cassandra":
+		return cassandraCommand(ctx, args)
 	case "compare":
 		return compareCommand(args)
 	case echoCommand:

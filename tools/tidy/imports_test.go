@@ -71,9 +71,9 @@ var table = []row{
 	},
 	{
 		packages: "persistence/cqlstore",
-		ours:     []string{".", "persistence"},
-		others:   []string{"github.com/gocql/gocql"},
-		why:      "an engine maps the store contract onto one database and knows nothing else",
+		ours:     []string{".", "persistence", "persistence/lane"},
+		others:   []string{"github.com/gocql/gocql", "github.com/tidwall/btree"},
+		why:      "the engine does the I/O of the protocol in persistence/lane, on one driver, and knows nothing else",
 	},
 	{
 		packages: "persistence/cqlstore/cqlfake",
@@ -112,7 +112,7 @@ var table = []row{
 	},
 	{
 		packages: "server/...",
-		ours:     []string{".", "server/...", "shard", "client", "scheduler", "persistence", "persistence/lane", "proto/nola/v1/..."},
+		ours:     []string{".", "server/...", "shard", "client", "scheduler", "persistence", "persistence/lane", "proto/nola/v1/...", "proto/nola/peer/..."},
 		others: []string{
 			"connectrpc.com", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc",
 			"buf.build/go/protovalidate", "buf.build/gen/go/bufbuild/protovalidate", "github.com/rs/cors",

@@ -1722,6 +1722,183 @@ func (x *CompleteInvocationResponse) GetInvocationId() []byte {
 	return nil
 }
 
+type ListDeferredRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Actor         *ActorRef              `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeferredRequest) Reset() {
+	*x = ListDeferredRequest{}
+	mi := &file_nola_v1_actor_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeferredRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeferredRequest) ProtoMessage() {}
+
+func (x *ListDeferredRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_actor_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeferredRequest.ProtoReflect.Descriptor instead.
+func (*ListDeferredRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListDeferredRequest) GetActor() *ActorRef {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+type ListDeferredResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deferred      []*DeferredInvocation  `protobuf:"bytes,1,rep,name=deferred,proto3" json:"deferred,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeferredResponse) Reset() {
+	*x = ListDeferredResponse{}
+	mi := &file_nola_v1_actor_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeferredResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeferredResponse) ProtoMessage() {}
+
+func (x *ListDeferredResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_actor_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeferredResponse.ProtoReflect.Descriptor instead.
+func (*ListDeferredResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListDeferredResponse) GetDeferred() []*DeferredInvocation {
+	if x != nil {
+		return x.Deferred
+	}
+	return nil
+}
+
+// DeferredInvocation is an invocation whose turn has ended without a reply.
+type DeferredInvocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Token that CompleteInvocation takes.
+	Token        string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	InvocationId []byte `protobuf:"bytes,2,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	Operation    string `protobuf:"bytes,3,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Deadline is when it fails unless it was answered before.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Schedule_id and nominal_time of a firing of a schedule or reminder; empty if
+	// it is none.
+	ScheduleId    string                 `protobuf:"bytes,5,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	NominalTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=nominal_time,json=nominalTime,proto3" json:"nominal_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeferredInvocation) Reset() {
+	*x = DeferredInvocation{}
+	mi := &file_nola_v1_actor_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeferredInvocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeferredInvocation) ProtoMessage() {}
+
+func (x *DeferredInvocation) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_actor_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeferredInvocation.ProtoReflect.Descriptor instead.
+func (*DeferredInvocation) Descriptor() ([]byte, []int) {
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeferredInvocation) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *DeferredInvocation) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *DeferredInvocation) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *DeferredInvocation) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *DeferredInvocation) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *DeferredInvocation) GetNominalTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NominalTime
+	}
+	return nil
+}
+
 type CreateActorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Actor *ActorRef              `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
@@ -1737,7 +1914,7 @@ type CreateActorRequest struct {
 
 func (x *CreateActorRequest) Reset() {
 	*x = CreateActorRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[20]
+	mi := &file_nola_v1_actor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1926,7 @@ func (x *CreateActorRequest) String() string {
 func (*CreateActorRequest) ProtoMessage() {}
 
 func (x *CreateActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[20]
+	mi := &file_nola_v1_actor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1939,7 @@ func (x *CreateActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateActorRequest.ProtoReflect.Descriptor instead.
 func (*CreateActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{20}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateActorRequest) GetActor() *ActorRef {
@@ -1812,7 +1989,7 @@ type CreateActorResponse struct {
 
 func (x *CreateActorResponse) Reset() {
 	*x = CreateActorResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[21]
+	mi := &file_nola_v1_actor_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +2001,7 @@ func (x *CreateActorResponse) String() string {
 func (*CreateActorResponse) ProtoMessage() {}
 
 func (x *CreateActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[21]
+	mi := &file_nola_v1_actor_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +2014,7 @@ func (x *CreateActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateActorResponse.ProtoReflect.Descriptor instead.
 func (*CreateActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{21}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateActorResponse) GetInvocationId() []byte {
@@ -1863,7 +2040,7 @@ type DescribeActorRequest struct {
 
 func (x *DescribeActorRequest) Reset() {
 	*x = DescribeActorRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[22]
+	mi := &file_nola_v1_actor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2052,7 @@ func (x *DescribeActorRequest) String() string {
 func (*DescribeActorRequest) ProtoMessage() {}
 
 func (x *DescribeActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[22]
+	mi := &file_nola_v1_actor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2065,7 @@ func (x *DescribeActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeActorRequest.ProtoReflect.Descriptor instead.
 func (*DescribeActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{22}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DescribeActorRequest) GetActor() *ActorRef {
@@ -1917,7 +2094,7 @@ type DescribeActorResponse struct {
 
 func (x *DescribeActorResponse) Reset() {
 	*x = DescribeActorResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[23]
+	mi := &file_nola_v1_actor_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2106,7 @@ func (x *DescribeActorResponse) String() string {
 func (*DescribeActorResponse) ProtoMessage() {}
 
 func (x *DescribeActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[23]
+	mi := &file_nola_v1_actor_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2119,7 @@ func (x *DescribeActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeActorResponse.ProtoReflect.Descriptor instead.
 func (*DescribeActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{23}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DescribeActorResponse) GetActor() *ActorRef {
@@ -1999,7 +2176,7 @@ type Activation struct {
 
 func (x *Activation) Reset() {
 	*x = Activation{}
-	mi := &file_nola_v1_actor_proto_msgTypes[24]
+	mi := &file_nola_v1_actor_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2188,7 @@ func (x *Activation) String() string {
 func (*Activation) ProtoMessage() {}
 
 func (x *Activation) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[24]
+	mi := &file_nola_v1_actor_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2201,7 @@ func (x *Activation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Activation.ProtoReflect.Descriptor instead.
 func (*Activation) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{24}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Activation) GetModuleVersion() uint64 {
@@ -2086,7 +2263,7 @@ type ListActorsRequest struct {
 
 func (x *ListActorsRequest) Reset() {
 	*x = ListActorsRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[25]
+	mi := &file_nola_v1_actor_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2275,7 @@ func (x *ListActorsRequest) String() string {
 func (*ListActorsRequest) ProtoMessage() {}
 
 func (x *ListActorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[25]
+	mi := &file_nola_v1_actor_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2288,7 @@ func (x *ListActorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActorsRequest.ProtoReflect.Descriptor instead.
 func (*ListActorsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{25}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListActorsRequest) GetNamespace() string {
@@ -2160,7 +2337,7 @@ type ListActorsResponse struct {
 
 func (x *ListActorsResponse) Reset() {
 	*x = ListActorsResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[26]
+	mi := &file_nola_v1_actor_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2349,7 @@ func (x *ListActorsResponse) String() string {
 func (*ListActorsResponse) ProtoMessage() {}
 
 func (x *ListActorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[26]
+	mi := &file_nola_v1_actor_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2362,7 @@ func (x *ListActorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActorsResponse.ProtoReflect.Descriptor instead.
 func (*ListActorsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{26}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListActorsResponse) GetActors() []*ActorRef {
@@ -2211,7 +2388,7 @@ type PassivateActorRequest struct {
 
 func (x *PassivateActorRequest) Reset() {
 	*x = PassivateActorRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[27]
+	mi := &file_nola_v1_actor_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2400,7 @@ func (x *PassivateActorRequest) String() string {
 func (*PassivateActorRequest) ProtoMessage() {}
 
 func (x *PassivateActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[27]
+	mi := &file_nola_v1_actor_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2413,7 @@ func (x *PassivateActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateActorRequest.ProtoReflect.Descriptor instead.
 func (*PassivateActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{27}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PassivateActorRequest) GetActor() *ActorRef {
@@ -2256,7 +2433,7 @@ type PassivateActorResponse struct {
 
 func (x *PassivateActorResponse) Reset() {
 	*x = PassivateActorResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[28]
+	mi := &file_nola_v1_actor_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2445,7 @@ func (x *PassivateActorResponse) String() string {
 func (*PassivateActorResponse) ProtoMessage() {}
 
 func (x *PassivateActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[28]
+	mi := &file_nola_v1_actor_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2458,7 @@ func (x *PassivateActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateActorResponse.ProtoReflect.Descriptor instead.
 func (*PassivateActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{28}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PassivateActorResponse) GetPassivated() bool {
@@ -2300,7 +2477,7 @@ type DeleteActorRequest struct {
 
 func (x *DeleteActorRequest) Reset() {
 	*x = DeleteActorRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[29]
+	mi := &file_nola_v1_actor_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2489,7 @@ func (x *DeleteActorRequest) String() string {
 func (*DeleteActorRequest) ProtoMessage() {}
 
 func (x *DeleteActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[29]
+	mi := &file_nola_v1_actor_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2502,7 @@ func (x *DeleteActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteActorRequest.ProtoReflect.Descriptor instead.
 func (*DeleteActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{29}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteActorRequest) GetActor() *ActorRef {
@@ -2343,7 +2520,7 @@ type DeleteActorResponse struct {
 
 func (x *DeleteActorResponse) Reset() {
 	*x = DeleteActorResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[30]
+	mi := &file_nola_v1_actor_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2532,7 @@ func (x *DeleteActorResponse) String() string {
 func (*DeleteActorResponse) ProtoMessage() {}
 
 func (x *DeleteActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[30]
+	mi := &file_nola_v1_actor_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2545,7 @@ func (x *DeleteActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteActorResponse.ProtoReflect.Descriptor instead.
 func (*DeleteActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{30}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{33}
 }
 
 type GetStateRequest struct {
@@ -2381,7 +2558,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[31]
+	mi := &file_nola_v1_actor_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2570,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[31]
+	mi := &file_nola_v1_actor_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2583,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{31}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetStateRequest) GetActor() *ActorRef {
@@ -2433,7 +2610,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[32]
+	mi := &file_nola_v1_actor_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2622,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[32]
+	mi := &file_nola_v1_actor_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2635,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{32}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetStateResponse) GetFound() bool {
@@ -2494,7 +2671,7 @@ type ListStateRequest struct {
 
 func (x *ListStateRequest) Reset() {
 	*x = ListStateRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[33]
+	mi := &file_nola_v1_actor_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2683,7 @@ func (x *ListStateRequest) String() string {
 func (*ListStateRequest) ProtoMessage() {}
 
 func (x *ListStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[33]
+	mi := &file_nola_v1_actor_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2696,7 @@ func (x *ListStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStateRequest.ProtoReflect.Descriptor instead.
 func (*ListStateRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{33}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListStateRequest) GetActor() *ActorRef {
@@ -2574,7 +2751,7 @@ type ListStateResponse struct {
 
 func (x *ListStateResponse) Reset() {
 	*x = ListStateResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[34]
+	mi := &file_nola_v1_actor_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2763,7 @@ func (x *ListStateResponse) String() string {
 func (*ListStateResponse) ProtoMessage() {}
 
 func (x *ListStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[34]
+	mi := &file_nola_v1_actor_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2776,7 @@ func (x *ListStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStateResponse.ProtoReflect.Descriptor instead.
 func (*ListStateResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{34}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListStateResponse) GetEntries() []*StateEntry {
@@ -2627,7 +2804,7 @@ type StateEntry struct {
 
 func (x *StateEntry) Reset() {
 	*x = StateEntry{}
-	mi := &file_nola_v1_actor_proto_msgTypes[35]
+	mi := &file_nola_v1_actor_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2639,7 +2816,7 @@ func (x *StateEntry) String() string {
 func (*StateEntry) ProtoMessage() {}
 
 func (x *StateEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[35]
+	mi := &file_nola_v1_actor_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2652,7 +2829,7 @@ func (x *StateEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateEntry.ProtoReflect.Descriptor instead.
 func (*StateEntry) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{35}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StateEntry) GetKey() []byte {
@@ -2681,7 +2858,7 @@ type ListTimersRequest struct {
 
 func (x *ListTimersRequest) Reset() {
 	*x = ListTimersRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[36]
+	mi := &file_nola_v1_actor_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2870,7 @@ func (x *ListTimersRequest) String() string {
 func (*ListTimersRequest) ProtoMessage() {}
 
 func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[36]
+	mi := &file_nola_v1_actor_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2883,7 @@ func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimersRequest.ProtoReflect.Descriptor instead.
 func (*ListTimersRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{36}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListTimersRequest) GetActor() *ActorRef {
@@ -2741,7 +2918,7 @@ type ListTimersResponse struct {
 
 func (x *ListTimersResponse) Reset() {
 	*x = ListTimersResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[37]
+	mi := &file_nola_v1_actor_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2930,7 @@ func (x *ListTimersResponse) String() string {
 func (*ListTimersResponse) ProtoMessage() {}
 
 func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[37]
+	mi := &file_nola_v1_actor_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2943,7 @@ func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimersResponse.ProtoReflect.Descriptor instead.
 func (*ListTimersResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{37}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListTimersResponse) GetTimers() []*Timer {
@@ -2803,7 +2980,7 @@ type SetTimerRequest struct {
 
 func (x *SetTimerRequest) Reset() {
 	*x = SetTimerRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[38]
+	mi := &file_nola_v1_actor_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2815,7 +2992,7 @@ func (x *SetTimerRequest) String() string {
 func (*SetTimerRequest) ProtoMessage() {}
 
 func (x *SetTimerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[38]
+	mi := &file_nola_v1_actor_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2828,7 +3005,7 @@ func (x *SetTimerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTimerRequest.ProtoReflect.Descriptor instead.
 func (*SetTimerRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{38}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetTimerRequest) GetActor() *ActorRef {
@@ -2930,7 +3107,7 @@ type SetTimerResponse struct {
 
 func (x *SetTimerResponse) Reset() {
 	*x = SetTimerResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[39]
+	mi := &file_nola_v1_actor_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3119,7 @@ func (x *SetTimerResponse) String() string {
 func (*SetTimerResponse) ProtoMessage() {}
 
 func (x *SetTimerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[39]
+	mi := &file_nola_v1_actor_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3132,7 @@ func (x *SetTimerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTimerResponse.ProtoReflect.Descriptor instead.
 func (*SetTimerResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{39}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetTimerResponse) GetDueTime() *timestamppb.Timestamp {
@@ -2978,7 +3155,7 @@ type CancelTimerRequest struct {
 
 func (x *CancelTimerRequest) Reset() {
 	*x = CancelTimerRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[40]
+	mi := &file_nola_v1_actor_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3167,7 @@ func (x *CancelTimerRequest) String() string {
 func (*CancelTimerRequest) ProtoMessage() {}
 
 func (x *CancelTimerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[40]
+	mi := &file_nola_v1_actor_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3180,7 @@ func (x *CancelTimerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTimerRequest.ProtoReflect.Descriptor instead.
 func (*CancelTimerRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{40}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CancelTimerRequest) GetActor() *ActorRef {
@@ -3037,7 +3214,7 @@ type CancelTimerResponse struct {
 
 func (x *CancelTimerResponse) Reset() {
 	*x = CancelTimerResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[41]
+	mi := &file_nola_v1_actor_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3226,7 @@ func (x *CancelTimerResponse) String() string {
 func (*CancelTimerResponse) ProtoMessage() {}
 
 func (x *CancelTimerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[41]
+	mi := &file_nola_v1_actor_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3239,7 @@ func (x *CancelTimerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTimerResponse.ProtoReflect.Descriptor instead.
 func (*CancelTimerResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{41}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CancelTimerResponse) GetFound() bool {
@@ -3088,7 +3265,7 @@ type Timer struct {
 
 func (x *Timer) Reset() {
 	*x = Timer{}
-	mi := &file_nola_v1_actor_proto_msgTypes[42]
+	mi := &file_nola_v1_actor_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3277,7 @@ func (x *Timer) String() string {
 func (*Timer) ProtoMessage() {}
 
 func (x *Timer) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[42]
+	mi := &file_nola_v1_actor_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3290,7 @@ func (x *Timer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timer.ProtoReflect.Descriptor instead.
 func (*Timer) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{42}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Timer) GetName() string {
@@ -3167,7 +3344,7 @@ type Reminder struct {
 
 func (x *Reminder) Reset() {
 	*x = Reminder{}
-	mi := &file_nola_v1_actor_proto_msgTypes[43]
+	mi := &file_nola_v1_actor_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3356,7 @@ func (x *Reminder) String() string {
 func (*Reminder) ProtoMessage() {}
 
 func (x *Reminder) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[43]
+	mi := &file_nola_v1_actor_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3369,7 @@ func (x *Reminder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reminder.ProtoReflect.Descriptor instead.
 func (*Reminder) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{43}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Reminder) GetPeriod() isReminder_Period {
@@ -3256,7 +3433,7 @@ type TailLogsRequest struct {
 
 func (x *TailLogsRequest) Reset() {
 	*x = TailLogsRequest{}
-	mi := &file_nola_v1_actor_proto_msgTypes[44]
+	mi := &file_nola_v1_actor_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3445,7 @@ func (x *TailLogsRequest) String() string {
 func (*TailLogsRequest) ProtoMessage() {}
 
 func (x *TailLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[44]
+	mi := &file_nola_v1_actor_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3458,7 @@ func (x *TailLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailLogsRequest.ProtoReflect.Descriptor instead.
 func (*TailLogsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{44}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TailLogsRequest) GetActor() *ActorRef {
@@ -3314,7 +3491,7 @@ type TailLogsResponse struct {
 
 func (x *TailLogsResponse) Reset() {
 	*x = TailLogsResponse{}
-	mi := &file_nola_v1_actor_proto_msgTypes[45]
+	mi := &file_nola_v1_actor_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3326,7 +3503,7 @@ func (x *TailLogsResponse) String() string {
 func (*TailLogsResponse) ProtoMessage() {}
 
 func (x *TailLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[45]
+	mi := &file_nola_v1_actor_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3339,7 +3516,7 @@ func (x *TailLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailLogsResponse.ProtoReflect.Descriptor instead.
 func (*TailLogsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{45}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TailLogsResponse) GetEntries() []*LogEntry {
@@ -3365,7 +3542,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_nola_v1_actor_proto_msgTypes[46]
+	mi := &file_nola_v1_actor_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3554,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_actor_proto_msgTypes[46]
+	mi := &file_nola_v1_actor_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3567,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_nola_v1_actor_proto_rawDescGZIP(), []int{46}
+	return file_nola_v1_actor_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -3560,7 +3737,19 @@ const file_nola_v1_actor_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80@H\x00R\x05errorB\t\n" +
 	"\aoutcome\"A\n" +
 	"\x1aCompleteInvocationResponse\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\"\x9b\x03\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\"F\n" +
+	"\x13ListDeferredRequest\x12/\n" +
+	"\x05actor\x18\x01 \x01(\v2\x11.nola.v1.ActorRefB\x06\xbaH\x03\xc8\x01\x01R\x05actor\"O\n" +
+	"\x14ListDeferredResponse\x127\n" +
+	"\bdeferred\x18\x01 \x03(\v2\x1b.nola.v1.DeferredInvocationR\bdeferred\"\x85\x02\n" +
+	"\x12DeferredInvocation\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12#\n" +
+	"\rinvocation_id\x18\x02 \x01(\fR\finvocationId\x12\x1c\n" +
+	"\toperation\x18\x03 \x01(\tR\toperation\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1f\n" +
+	"\vschedule_id\x18\x05 \x01(\tR\n" +
+	"scheduleId\x12=\n" +
+	"\fnominal_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vnominalTime\"\x9b\x03\n" +
 	"\x12CreateActorRequest\x12/\n" +
 	"\x05actor\x18\x01 \x01(\v2\x11.nola.v1.ActorRefB\x06\xbaH\x03\xc8\x01\x01R\x05actor\x12-\n" +
 	"\finit_payload\x18\x02 \x01(\fB\n" +
@@ -3692,8 +3881,7 @@ const file_nola_v1_actor_proto_rawDesc = "" +
 	"\x18INVOCATION_STATE_PENDING\x10\x01\x12\x1e\n" +
 	"\x1aINVOCATION_STATE_SUCCEEDED\x10\x02\x12\x1b\n" +
 	"\x17INVOCATION_STATE_FAILED\x10\x03\x12!\n" +
-	"\x1dINVOCATION_STATE_NOT_RECORDED\x10\x042\xc2\n" +
-	"\n" +
+	"\x1dINVOCATION_STATE_NOT_RECORDED\x10\x042\x91\v\n" +
 	"\fActorService\x12;\n" +
 	"\x06Invoke\x12\x16.nola.v1.InvokeRequest\x1a\x17.nola.v1.InvokeResponse\"\x00\x12K\n" +
 	"\n" +
@@ -3702,7 +3890,8 @@ const file_nola_v1_actor_proto_rawDesc = "" +
 	"\vMultiInvoke\x12\x1b.nola.v1.MultiInvokeRequest\x1a\x1c.nola.v1.MultiInvokeResponse\"\x00\x12D\n" +
 	"\tMultiCast\x12\x19.nola.v1.MultiCastRequest\x1a\x1a.nola.v1.MultiCastResponse\"\x00\x12P\n" +
 	"\rGetInvocation\x12\x1d.nola.v1.GetInvocationRequest\x1a\x1e.nola.v1.GetInvocationResponse\"\x00\x12_\n" +
-	"\x12CompleteInvocation\x12\".nola.v1.CompleteInvocationRequest\x1a#.nola.v1.CompleteInvocationResponse\"\x00\x12J\n" +
+	"\x12CompleteInvocation\x12\".nola.v1.CompleteInvocationRequest\x1a#.nola.v1.CompleteInvocationResponse\"\x00\x12M\n" +
+	"\fListDeferred\x12\x1c.nola.v1.ListDeferredRequest\x1a\x1d.nola.v1.ListDeferredResponse\"\x00\x12J\n" +
 	"\vCreateActor\x12\x1b.nola.v1.CreateActorRequest\x1a\x1c.nola.v1.CreateActorResponse\"\x00\x12P\n" +
 	"\rDescribeActor\x12\x1d.nola.v1.DescribeActorRequest\x1a\x1e.nola.v1.DescribeActorResponse\"\x00\x12G\n" +
 	"\n" +
@@ -3732,7 +3921,7 @@ func file_nola_v1_actor_proto_rawDescGZIP() []byte {
 }
 
 var file_nola_v1_actor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nola_v1_actor_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_nola_v1_actor_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_nola_v1_actor_proto_goTypes = []any{
 	(InvocationState)(0),               // 0: nola.v1.InvocationState
 	(*ActorRef)(nil),                   // 1: nola.v1.ActorRef
@@ -3755,140 +3944,149 @@ var file_nola_v1_actor_proto_goTypes = []any{
 	(*GetInvocationResponse)(nil),      // 18: nola.v1.GetInvocationResponse
 	(*CompleteInvocationRequest)(nil),  // 19: nola.v1.CompleteInvocationRequest
 	(*CompleteInvocationResponse)(nil), // 20: nola.v1.CompleteInvocationResponse
-	(*CreateActorRequest)(nil),         // 21: nola.v1.CreateActorRequest
-	(*CreateActorResponse)(nil),        // 22: nola.v1.CreateActorResponse
-	(*DescribeActorRequest)(nil),       // 23: nola.v1.DescribeActorRequest
-	(*DescribeActorResponse)(nil),      // 24: nola.v1.DescribeActorResponse
-	(*Activation)(nil),                 // 25: nola.v1.Activation
-	(*ListActorsRequest)(nil),          // 26: nola.v1.ListActorsRequest
-	(*ListActorsResponse)(nil),         // 27: nola.v1.ListActorsResponse
-	(*PassivateActorRequest)(nil),      // 28: nola.v1.PassivateActorRequest
-	(*PassivateActorResponse)(nil),     // 29: nola.v1.PassivateActorResponse
-	(*DeleteActorRequest)(nil),         // 30: nola.v1.DeleteActorRequest
-	(*DeleteActorResponse)(nil),        // 31: nola.v1.DeleteActorResponse
-	(*GetStateRequest)(nil),            // 32: nola.v1.GetStateRequest
-	(*GetStateResponse)(nil),           // 33: nola.v1.GetStateResponse
-	(*ListStateRequest)(nil),           // 34: nola.v1.ListStateRequest
-	(*ListStateResponse)(nil),          // 35: nola.v1.ListStateResponse
-	(*StateEntry)(nil),                 // 36: nola.v1.StateEntry
-	(*ListTimersRequest)(nil),          // 37: nola.v1.ListTimersRequest
-	(*ListTimersResponse)(nil),         // 38: nola.v1.ListTimersResponse
-	(*SetTimerRequest)(nil),            // 39: nola.v1.SetTimerRequest
-	(*SetTimerResponse)(nil),           // 40: nola.v1.SetTimerResponse
-	(*CancelTimerRequest)(nil),         // 41: nola.v1.CancelTimerRequest
-	(*CancelTimerResponse)(nil),        // 42: nola.v1.CancelTimerResponse
-	(*Timer)(nil),                      // 43: nola.v1.Timer
-	(*Reminder)(nil),                   // 44: nola.v1.Reminder
-	(*TailLogsRequest)(nil),            // 45: nola.v1.TailLogsRequest
-	(*TailLogsResponse)(nil),           // 46: nola.v1.TailLogsResponse
-	(*LogEntry)(nil),                   // 47: nola.v1.LogEntry
-	(*timestamppb.Timestamp)(nil),      // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 49: google.protobuf.Duration
-	(*Error)(nil),                      // 50: nola.v1.Error
+	(*ListDeferredRequest)(nil),        // 21: nola.v1.ListDeferredRequest
+	(*ListDeferredResponse)(nil),       // 22: nola.v1.ListDeferredResponse
+	(*DeferredInvocation)(nil),         // 23: nola.v1.DeferredInvocation
+	(*CreateActorRequest)(nil),         // 24: nola.v1.CreateActorRequest
+	(*CreateActorResponse)(nil),        // 25: nola.v1.CreateActorResponse
+	(*DescribeActorRequest)(nil),       // 26: nola.v1.DescribeActorRequest
+	(*DescribeActorResponse)(nil),      // 27: nola.v1.DescribeActorResponse
+	(*Activation)(nil),                 // 28: nola.v1.Activation
+	(*ListActorsRequest)(nil),          // 29: nola.v1.ListActorsRequest
+	(*ListActorsResponse)(nil),         // 30: nola.v1.ListActorsResponse
+	(*PassivateActorRequest)(nil),      // 31: nola.v1.PassivateActorRequest
+	(*PassivateActorResponse)(nil),     // 32: nola.v1.PassivateActorResponse
+	(*DeleteActorRequest)(nil),         // 33: nola.v1.DeleteActorRequest
+	(*DeleteActorResponse)(nil),        // 34: nola.v1.DeleteActorResponse
+	(*GetStateRequest)(nil),            // 35: nola.v1.GetStateRequest
+	(*GetStateResponse)(nil),           // 36: nola.v1.GetStateResponse
+	(*ListStateRequest)(nil),           // 37: nola.v1.ListStateRequest
+	(*ListStateResponse)(nil),          // 38: nola.v1.ListStateResponse
+	(*StateEntry)(nil),                 // 39: nola.v1.StateEntry
+	(*ListTimersRequest)(nil),          // 40: nola.v1.ListTimersRequest
+	(*ListTimersResponse)(nil),         // 41: nola.v1.ListTimersResponse
+	(*SetTimerRequest)(nil),            // 42: nola.v1.SetTimerRequest
+	(*SetTimerResponse)(nil),           // 43: nola.v1.SetTimerResponse
+	(*CancelTimerRequest)(nil),         // 44: nola.v1.CancelTimerRequest
+	(*CancelTimerResponse)(nil),        // 45: nola.v1.CancelTimerResponse
+	(*Timer)(nil),                      // 46: nola.v1.Timer
+	(*Reminder)(nil),                   // 47: nola.v1.Reminder
+	(*TailLogsRequest)(nil),            // 48: nola.v1.TailLogsRequest
+	(*TailLogsResponse)(nil),           // 49: nola.v1.TailLogsResponse
+	(*LogEntry)(nil),                   // 50: nola.v1.LogEntry
+	(*timestamppb.Timestamp)(nil),      // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 52: google.protobuf.Duration
+	(*Error)(nil),                      // 53: nola.v1.Error
 }
 var file_nola_v1_actor_proto_depIdxs = []int32{
-	48, // 0: nola.v1.SessionKey.first_attempt:type_name -> google.protobuf.Timestamp
+	51, // 0: nola.v1.SessionKey.first_attempt:type_name -> google.protobuf.Timestamp
 	1,  // 1: nola.v1.InvokeRequest.actor:type_name -> nola.v1.ActorRef
 	2,  // 2: nola.v1.InvokeRequest.session:type_name -> nola.v1.SessionKey
-	49, // 3: nola.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	52, // 3: nola.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
 	6,  // 4: nola.v1.InvokeManyRequest.calls:type_name -> nola.v1.InvokeManyCall
 	1,  // 5: nola.v1.InvokeManyCall.actor:type_name -> nola.v1.ActorRef
 	2,  // 6: nola.v1.InvokeManyCall.session:type_name -> nola.v1.SessionKey
-	49, // 7: nola.v1.InvokeManyCall.timeout:type_name -> google.protobuf.Duration
+	52, // 7: nola.v1.InvokeManyCall.timeout:type_name -> google.protobuf.Duration
 	8,  // 8: nola.v1.InvokeManyResponse.results:type_name -> nola.v1.InvokeManyResult
-	50, // 9: nola.v1.InvokeManyResult.error:type_name -> nola.v1.Error
+	53, // 9: nola.v1.InvokeManyResult.error:type_name -> nola.v1.Error
 	1,  // 10: nola.v1.CastRequest.actor:type_name -> nola.v1.ActorRef
 	2,  // 11: nola.v1.CastRequest.session:type_name -> nola.v1.SessionKey
-	48, // 12: nola.v1.CastRequest.deliver_at:type_name -> google.protobuf.Timestamp
-	49, // 13: nola.v1.CastRequest.delay:type_name -> google.protobuf.Duration
+	51, // 12: nola.v1.CastRequest.deliver_at:type_name -> google.protobuf.Timestamp
+	52, // 13: nola.v1.CastRequest.delay:type_name -> google.protobuf.Duration
 	1,  // 14: nola.v1.MultiInvokeRequest.actors:type_name -> nola.v1.ActorRef
 	2,  // 15: nola.v1.MultiInvokeRequest.session:type_name -> nola.v1.SessionKey
-	49, // 16: nola.v1.MultiInvokeRequest.timeout:type_name -> google.protobuf.Duration
+	52, // 16: nola.v1.MultiInvokeRequest.timeout:type_name -> google.protobuf.Duration
 	13, // 17: nola.v1.MultiInvokeResponse.results:type_name -> nola.v1.MultiInvokeResult
 	1,  // 18: nola.v1.MultiInvokeResult.actor:type_name -> nola.v1.ActorRef
-	50, // 19: nola.v1.MultiInvokeResult.error:type_name -> nola.v1.Error
+	53, // 19: nola.v1.MultiInvokeResult.error:type_name -> nola.v1.Error
 	1,  // 20: nola.v1.MultiCastRequest.actors:type_name -> nola.v1.ActorRef
 	2,  // 21: nola.v1.MultiCastRequest.session:type_name -> nola.v1.SessionKey
-	48, // 22: nola.v1.MultiCastRequest.deliver_at:type_name -> google.protobuf.Timestamp
-	49, // 23: nola.v1.MultiCastRequest.delay:type_name -> google.protobuf.Duration
+	51, // 22: nola.v1.MultiCastRequest.deliver_at:type_name -> google.protobuf.Timestamp
+	52, // 23: nola.v1.MultiCastRequest.delay:type_name -> google.protobuf.Duration
 	16, // 24: nola.v1.MultiCastResponse.results:type_name -> nola.v1.MultiCastResult
 	1,  // 25: nola.v1.MultiCastResult.actor:type_name -> nola.v1.ActorRef
-	50, // 26: nola.v1.MultiCastResult.error:type_name -> nola.v1.Error
+	53, // 26: nola.v1.MultiCastResult.error:type_name -> nola.v1.Error
 	1,  // 27: nola.v1.GetInvocationRequest.actor:type_name -> nola.v1.ActorRef
 	2,  // 28: nola.v1.GetInvocationRequest.session:type_name -> nola.v1.SessionKey
 	0,  // 29: nola.v1.GetInvocationResponse.state:type_name -> nola.v1.InvocationState
-	50, // 30: nola.v1.GetInvocationResponse.error:type_name -> nola.v1.Error
-	48, // 31: nola.v1.GetInvocationResponse.end_time:type_name -> google.protobuf.Timestamp
+	53, // 30: nola.v1.GetInvocationResponse.error:type_name -> nola.v1.Error
+	51, // 31: nola.v1.GetInvocationResponse.end_time:type_name -> google.protobuf.Timestamp
 	1,  // 32: nola.v1.CompleteInvocationRequest.actor:type_name -> nola.v1.ActorRef
-	1,  // 33: nola.v1.CreateActorRequest.actor:type_name -> nola.v1.ActorRef
-	2,  // 34: nola.v1.CreateActorRequest.session:type_name -> nola.v1.SessionKey
-	49, // 35: nola.v1.CreateActorRequest.timeout:type_name -> google.protobuf.Duration
-	1,  // 36: nola.v1.DescribeActorRequest.actor:type_name -> nola.v1.ActorRef
-	1,  // 37: nola.v1.DescribeActorResponse.actor:type_name -> nola.v1.ActorRef
-	48, // 38: nola.v1.DescribeActorResponse.created:type_name -> google.protobuf.Timestamp
-	25, // 39: nola.v1.DescribeActorResponse.activation:type_name -> nola.v1.Activation
-	48, // 40: nola.v1.Activation.last_used:type_name -> google.protobuf.Timestamp
-	1,  // 41: nola.v1.ListActorsResponse.actors:type_name -> nola.v1.ActorRef
-	1,  // 42: nola.v1.PassivateActorRequest.actor:type_name -> nola.v1.ActorRef
-	1,  // 43: nola.v1.DeleteActorRequest.actor:type_name -> nola.v1.ActorRef
-	1,  // 44: nola.v1.GetStateRequest.actor:type_name -> nola.v1.ActorRef
-	1,  // 45: nola.v1.ListStateRequest.actor:type_name -> nola.v1.ActorRef
-	36, // 46: nola.v1.ListStateResponse.entries:type_name -> nola.v1.StateEntry
-	1,  // 47: nola.v1.ListTimersRequest.actor:type_name -> nola.v1.ActorRef
-	43, // 48: nola.v1.ListTimersResponse.timers:type_name -> nola.v1.Timer
-	1,  // 49: nola.v1.SetTimerRequest.actor:type_name -> nola.v1.ActorRef
-	48, // 50: nola.v1.SetTimerRequest.due_time:type_name -> google.protobuf.Timestamp
-	49, // 51: nola.v1.SetTimerRequest.delay:type_name -> google.protobuf.Duration
-	44, // 52: nola.v1.SetTimerRequest.reminder:type_name -> nola.v1.Reminder
-	48, // 53: nola.v1.SetTimerResponse.due_time:type_name -> google.protobuf.Timestamp
-	1,  // 54: nola.v1.CancelTimerRequest.actor:type_name -> nola.v1.ActorRef
-	48, // 55: nola.v1.Timer.due_time:type_name -> google.protobuf.Timestamp
-	44, // 56: nola.v1.Timer.reminder:type_name -> nola.v1.Reminder
-	49, // 57: nola.v1.Reminder.every:type_name -> google.protobuf.Duration
-	1,  // 58: nola.v1.TailLogsRequest.actor:type_name -> nola.v1.ActorRef
-	47, // 59: nola.v1.TailLogsResponse.entries:type_name -> nola.v1.LogEntry
-	48, // 60: nola.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 61: nola.v1.ActorService.Invoke:input_type -> nola.v1.InvokeRequest
-	5,  // 62: nola.v1.ActorService.InvokeMany:input_type -> nola.v1.InvokeManyRequest
-	9,  // 63: nola.v1.ActorService.Cast:input_type -> nola.v1.CastRequest
-	11, // 64: nola.v1.ActorService.MultiInvoke:input_type -> nola.v1.MultiInvokeRequest
-	14, // 65: nola.v1.ActorService.MultiCast:input_type -> nola.v1.MultiCastRequest
-	17, // 66: nola.v1.ActorService.GetInvocation:input_type -> nola.v1.GetInvocationRequest
-	19, // 67: nola.v1.ActorService.CompleteInvocation:input_type -> nola.v1.CompleteInvocationRequest
-	21, // 68: nola.v1.ActorService.CreateActor:input_type -> nola.v1.CreateActorRequest
-	23, // 69: nola.v1.ActorService.DescribeActor:input_type -> nola.v1.DescribeActorRequest
-	26, // 70: nola.v1.ActorService.ListActors:input_type -> nola.v1.ListActorsRequest
-	28, // 71: nola.v1.ActorService.PassivateActor:input_type -> nola.v1.PassivateActorRequest
-	30, // 72: nola.v1.ActorService.DeleteActor:input_type -> nola.v1.DeleteActorRequest
-	32, // 73: nola.v1.ActorService.GetState:input_type -> nola.v1.GetStateRequest
-	34, // 74: nola.v1.ActorService.ListState:input_type -> nola.v1.ListStateRequest
-	37, // 75: nola.v1.ActorService.ListTimers:input_type -> nola.v1.ListTimersRequest
-	39, // 76: nola.v1.ActorService.SetTimer:input_type -> nola.v1.SetTimerRequest
-	41, // 77: nola.v1.ActorService.CancelTimer:input_type -> nola.v1.CancelTimerRequest
-	45, // 78: nola.v1.ActorService.TailLogs:input_type -> nola.v1.TailLogsRequest
-	4,  // 79: nola.v1.ActorService.Invoke:output_type -> nola.v1.InvokeResponse
-	7,  // 80: nola.v1.ActorService.InvokeMany:output_type -> nola.v1.InvokeManyResponse
-	10, // 81: nola.v1.ActorService.Cast:output_type -> nola.v1.CastResponse
-	12, // 82: nola.v1.ActorService.MultiInvoke:output_type -> nola.v1.MultiInvokeResponse
-	15, // 83: nola.v1.ActorService.MultiCast:output_type -> nola.v1.MultiCastResponse
-	18, // 84: nola.v1.ActorService.GetInvocation:output_type -> nola.v1.GetInvocationResponse
-	20, // 85: nola.v1.ActorService.CompleteInvocation:output_type -> nola.v1.CompleteInvocationResponse
-	22, // 86: nola.v1.ActorService.CreateActor:output_type -> nola.v1.CreateActorResponse
-	24, // 87: nola.v1.ActorService.DescribeActor:output_type -> nola.v1.DescribeActorResponse
-	27, // 88: nola.v1.ActorService.ListActors:output_type -> nola.v1.ListActorsResponse
-	29, // 89: nola.v1.ActorService.PassivateActor:output_type -> nola.v1.PassivateActorResponse
-	31, // 90: nola.v1.ActorService.DeleteActor:output_type -> nola.v1.DeleteActorResponse
-	33, // 91: nola.v1.ActorService.GetState:output_type -> nola.v1.GetStateResponse
-	35, // 92: nola.v1.ActorService.ListState:output_type -> nola.v1.ListStateResponse
-	38, // 93: nola.v1.ActorService.ListTimers:output_type -> nola.v1.ListTimersResponse
-	40, // 94: nola.v1.ActorService.SetTimer:output_type -> nola.v1.SetTimerResponse
-	42, // 95: nola.v1.ActorService.CancelTimer:output_type -> nola.v1.CancelTimerResponse
-	46, // 96: nola.v1.ActorService.TailLogs:output_type -> nola.v1.TailLogsResponse
-	79, // [79:97] is the sub-list for method output_type
-	61, // [61:79] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	1,  // 33: nola.v1.ListDeferredRequest.actor:type_name -> nola.v1.ActorRef
+	23, // 34: nola.v1.ListDeferredResponse.deferred:type_name -> nola.v1.DeferredInvocation
+	51, // 35: nola.v1.DeferredInvocation.deadline:type_name -> google.protobuf.Timestamp
+	51, // 36: nola.v1.DeferredInvocation.nominal_time:type_name -> google.protobuf.Timestamp
+	1,  // 37: nola.v1.CreateActorRequest.actor:type_name -> nola.v1.ActorRef
+	2,  // 38: nola.v1.CreateActorRequest.session:type_name -> nola.v1.SessionKey
+	52, // 39: nola.v1.CreateActorRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 40: nola.v1.DescribeActorRequest.actor:type_name -> nola.v1.ActorRef
+	1,  // 41: nola.v1.DescribeActorResponse.actor:type_name -> nola.v1.ActorRef
+	51, // 42: nola.v1.DescribeActorResponse.created:type_name -> google.protobuf.Timestamp
+	28, // 43: nola.v1.DescribeActorResponse.activation:type_name -> nola.v1.Activation
+	51, // 44: nola.v1.Activation.last_used:type_name -> google.protobuf.Timestamp
+	1,  // 45: nola.v1.ListActorsResponse.actors:type_name -> nola.v1.ActorRef
+	1,  // 46: nola.v1.PassivateActorRequest.actor:type_name -> nola.v1.ActorRef
+	1,  // 47: nola.v1.DeleteActorRequest.actor:type_name -> nola.v1.ActorRef
+	1,  // 48: nola.v1.GetStateRequest.actor:type_name -> nola.v1.ActorRef
+	1,  // 49: nola.v1.ListStateRequest.actor:type_name -> nola.v1.ActorRef
+	39, // 50: nola.v1.ListStateResponse.entries:type_name -> nola.v1.StateEntry
+	1,  // 51: nola.v1.ListTimersRequest.actor:type_name -> nola.v1.ActorRef
+	46, // 52: nola.v1.ListTimersResponse.timers:type_name -> nola.v1.Timer
+	1,  // 53: nola.v1.SetTimerRequest.actor:type_name -> nola.v1.ActorRef
+	51, // 54: nola.v1.SetTimerRequest.due_time:type_name -> google.protobuf.Timestamp
+	52, // 55: nola.v1.SetTimerRequest.delay:type_name -> google.protobuf.Duration
+	47, // 56: nola.v1.SetTimerRequest.reminder:type_name -> nola.v1.Reminder
+	51, // 57: nola.v1.SetTimerResponse.due_time:type_name -> google.protobuf.Timestamp
+	1,  // 58: nola.v1.CancelTimerRequest.actor:type_name -> nola.v1.ActorRef
+	51, // 59: nola.v1.Timer.due_time:type_name -> google.protobuf.Timestamp
+	47, // 60: nola.v1.Timer.reminder:type_name -> nola.v1.Reminder
+	52, // 61: nola.v1.Reminder.every:type_name -> google.protobuf.Duration
+	1,  // 62: nola.v1.TailLogsRequest.actor:type_name -> nola.v1.ActorRef
+	50, // 63: nola.v1.TailLogsResponse.entries:type_name -> nola.v1.LogEntry
+	51, // 64: nola.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 65: nola.v1.ActorService.Invoke:input_type -> nola.v1.InvokeRequest
+	5,  // 66: nola.v1.ActorService.InvokeMany:input_type -> nola.v1.InvokeManyRequest
+	9,  // 67: nola.v1.ActorService.Cast:input_type -> nola.v1.CastRequest
+	11, // 68: nola.v1.ActorService.MultiInvoke:input_type -> nola.v1.MultiInvokeRequest
+	14, // 69: nola.v1.ActorService.MultiCast:input_type -> nola.v1.MultiCastRequest
+	17, // 70: nola.v1.ActorService.GetInvocation:input_type -> nola.v1.GetInvocationRequest
+	19, // 71: nola.v1.ActorService.CompleteInvocation:input_type -> nola.v1.CompleteInvocationRequest
+	21, // 72: nola.v1.ActorService.ListDeferred:input_type -> nola.v1.ListDeferredRequest
+	24, // 73: nola.v1.ActorService.CreateActor:input_type -> nola.v1.CreateActorRequest
+	26, // 74: nola.v1.ActorService.DescribeActor:input_type -> nola.v1.DescribeActorRequest
+	29, // 75: nola.v1.ActorService.ListActors:input_type -> nola.v1.ListActorsRequest
+	31, // 76: nola.v1.ActorService.PassivateActor:input_type -> nola.v1.PassivateActorRequest
+	33, // 77: nola.v1.ActorService.DeleteActor:input_type -> nola.v1.DeleteActorRequest
+	35, // 78: nola.v1.ActorService.GetState:input_type -> nola.v1.GetStateRequest
+	37, // 79: nola.v1.ActorService.ListState:input_type -> nola.v1.ListStateRequest
+	40, // 80: nola.v1.ActorService.ListTimers:input_type -> nola.v1.ListTimersRequest
+	42, // 81: nola.v1.ActorService.SetTimer:input_type -> nola.v1.SetTimerRequest
+	44, // 82: nola.v1.ActorService.CancelTimer:input_type -> nola.v1.CancelTimerRequest
+	48, // 83: nola.v1.ActorService.TailLogs:input_type -> nola.v1.TailLogsRequest
+	4,  // 84: nola.v1.ActorService.Invoke:output_type -> nola.v1.InvokeResponse
+	7,  // 85: nola.v1.ActorService.InvokeMany:output_type -> nola.v1.InvokeManyResponse
+	10, // 86: nola.v1.ActorService.Cast:output_type -> nola.v1.CastResponse
+	12, // 87: nola.v1.ActorService.MultiInvoke:output_type -> nola.v1.MultiInvokeResponse
+	15, // 88: nola.v1.ActorService.MultiCast:output_type -> nola.v1.MultiCastResponse
+	18, // 89: nola.v1.ActorService.GetInvocation:output_type -> nola.v1.GetInvocationResponse
+	20, // 90: nola.v1.ActorService.CompleteInvocation:output_type -> nola.v1.CompleteInvocationResponse
+	22, // 91: nola.v1.ActorService.ListDeferred:output_type -> nola.v1.ListDeferredResponse
+	25, // 92: nola.v1.ActorService.CreateActor:output_type -> nola.v1.CreateActorResponse
+	27, // 93: nola.v1.ActorService.DescribeActor:output_type -> nola.v1.DescribeActorResponse
+	30, // 94: nola.v1.ActorService.ListActors:output_type -> nola.v1.ListActorsResponse
+	32, // 95: nola.v1.ActorService.PassivateActor:output_type -> nola.v1.PassivateActorResponse
+	34, // 96: nola.v1.ActorService.DeleteActor:output_type -> nola.v1.DeleteActorResponse
+	36, // 97: nola.v1.ActorService.GetState:output_type -> nola.v1.GetStateResponse
+	38, // 98: nola.v1.ActorService.ListState:output_type -> nola.v1.ListStateResponse
+	41, // 99: nola.v1.ActorService.ListTimers:output_type -> nola.v1.ListTimersResponse
+	43, // 100: nola.v1.ActorService.SetTimer:output_type -> nola.v1.SetTimerResponse
+	45, // 101: nola.v1.ActorService.CancelTimer:output_type -> nola.v1.CancelTimerResponse
+	49, // 102: nola.v1.ActorService.TailLogs:output_type -> nola.v1.TailLogsResponse
+	84, // [84:103] is the sub-list for method output_type
+	65, // [65:84] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_actor_proto_init() }
@@ -3926,12 +4124,12 @@ func file_nola_v1_actor_proto_init() {
 		(*CompleteInvocationRequest_Payload)(nil),
 		(*CompleteInvocationRequest_Error)(nil),
 	}
-	file_nola_v1_actor_proto_msgTypes[38].OneofWrappers = []any{
+	file_nola_v1_actor_proto_msgTypes[41].OneofWrappers = []any{
 		(*SetTimerRequest_DueTime)(nil),
 		(*SetTimerRequest_Delay)(nil),
 		(*SetTimerRequest_Reminder)(nil),
 	}
-	file_nola_v1_actor_proto_msgTypes[43].OneofWrappers = []any{
+	file_nola_v1_actor_proto_msgTypes[46].OneofWrappers = []any{
 		(*Reminder_Cron)(nil),
 		(*Reminder_Every)(nil),
 	}
@@ -3941,7 +4139,7 @@ func file_nola_v1_actor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_actor_proto_rawDesc), len(file_nola_v1_actor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   47,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

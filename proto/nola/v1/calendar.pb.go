@@ -363,7 +363,10 @@ type PutCalendarRequest struct {
 	// Create_only refuses a calendar that exists with ALREADY_EXISTS.
 	CreateOnly bool `protobuf:"varint,3,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
 	// Dry_run changes nothing and answers what would be.
-	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Allow_empty lets a calendar without dates and rules take the place of one
+	// that has some.
+	AllowEmpty    bool `protobuf:"varint,5,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +425,13 @@ func (x *PutCalendarRequest) GetCreateOnly() bool {
 func (x *PutCalendarRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *PutCalendarRequest) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
 	}
 	return false
 }
@@ -954,13 +964,15 @@ const file_nola_v1_calendar_proto_rawDesc = "" +
 	"\vschedule_id\x18\x01 \x01(\tR\n" +
 	"scheduleId\x12=\n" +
 	"\ffirst_change\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vfirstChange\x127\n" +
-	"\tnext_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\xa3\x01\n" +
+	"\tnext_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\xc4\x01\n" +
 	"\x12PutCalendarRequest\x125\n" +
 	"\bcalendar\x18\x01 \x01(\v2\x11.nola.v1.CalendarB\x06\xbaH\x03\xc8\x01\x01R\bcalendar\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04etag\x12\x1f\n" +
 	"\vcreate_only\x18\x03 \x01(\bR\n" +
 	"createOnly\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x8b\x01\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x1f\n" +
+	"\vallow_empty\x18\x05 \x01(\bR\n" +
+	"allowEmpty\"\x8b\x01\n" +
 	"\x13PutCalendarResponse\x12-\n" +
 	"\bcalendar\x18\x01 \x01(\v2\x11.nola.v1.CalendarR\bcalendar\x12(\n" +
 	"\x04uses\x18\x02 \x03(\v2\x14.nola.v1.CalendarUseR\x04uses\x12\x1b\n" +

@@ -24,6 +24,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// NodeState says whether a node takes shards.
+type NodeState int32
+
+const (
+	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
+	// READY takes what belongs to it.
+	NodeState_NODE_STATE_READY NodeState = 1
+	// DRAINING gives its shards away and stays.
+	NodeState_NODE_STATE_DRAINING NodeState = 2
+	// LEAVING gives its shards away and is about to end.
+	NodeState_NODE_STATE_LEAVING NodeState = 3
+)
+
+// Enum value maps for NodeState.
+var (
+	NodeState_name = map[int32]string{
+		0: "NODE_STATE_UNSPECIFIED",
+		1: "NODE_STATE_READY",
+		2: "NODE_STATE_DRAINING",
+		3: "NODE_STATE_LEAVING",
+	}
+	NodeState_value = map[string]int32{
+		"NODE_STATE_UNSPECIFIED": 0,
+		"NODE_STATE_READY":       1,
+		"NODE_STATE_DRAINING":    2,
+		"NODE_STATE_LEAVING":     3,
+	}
+)
+
+func (x NodeState) Enum() *NodeState {
+	p := new(NodeState)
+	*p = x
+	return p
+}
+
+func (x NodeState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeState) Descriptor() protoreflect.EnumDescriptor {
+	return file_nola_v1_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (NodeState) Type() protoreflect.EnumType {
+	return &file_nola_v1_cluster_proto_enumTypes[0]
+}
+
+func (x NodeState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeState.Descriptor instead.
+func (NodeState) EnumDescriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{0}
+}
+
 // Cluster is what all nodes share.
 type Cluster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -107,7 +163,13 @@ type Node struct {
 	Version string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	Started *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started,proto3" json:"started,omitempty"`
 	// Shards that the node owns.
-	Shards        uint32 `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
+	Shards uint32 `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
+	// Name of the node, the same after a restart; node_id is that of the process.
+	Name  string    `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	State NodeState `protobuf:"varint,7,opt,name=state,proto3,enum=nola.v1.NodeState" json:"state,omitempty"`
+	// Weight is the node's share of the shards, in proportion to the others'.
+	Weight        uint32            `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,6 +239,34 @@ func (x *Node) GetShards() uint32 {
 	return 0
 }
 
+func (x *Node) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Node) GetState() NodeState {
+	if x != nil {
+		return x.State
+	}
+	return NodeState_NODE_STATE_UNSPECIFIED
+}
+
+func (x *Node) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Node) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 // Shard is one part of all actors; a node owns it for one epoch.
 type Shard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +282,10 @@ type Shard struct {
 	// Unanswered invocations have been admitted and wait for their outcome.
 	Unanswered uint32 `protobuf:"varint,6,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
 	// Due entries (timers, delayed casts, schedules) that are held in memory.
-	Due           uint32 `protobuf:"varint,7,opt,name=due,proto3" json:"due,omitempty"`
+	Due uint32 `protobuf:"varint,7,opt,name=due,proto3" json:"due,omitempty"`
+	// Desired_node_id is the node that the shard belongs to, which it moves to if it
+	// is not there.
+	DesiredNodeId string `protobuf:"bytes,8,opt,name=desired_node_id,json=desiredNodeId,proto3" json:"desired_node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +367,13 @@ func (x *Shard) GetDue() uint32 {
 		return x.Due
 	}
 	return 0
+}
+
+func (x *Shard) GetDesiredNodeId() string {
+	if x != nil {
+		return x.DesiredNodeId
+	}
+	return ""
 }
 
 type GetClusterRequest struct {
@@ -627,6 +727,104 @@ func (x *ListNodesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node is the name or the node_id.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Undo          bool   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node as it was before.
+	Node          *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DrainNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 type ListShardsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Page_size of at most 1,000; 0 means 100.
@@ -638,7 +836,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	mi := &file_nola_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +848,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	mi := &file_nola_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +861,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListShardsRequest) GetPageSize() int32 {
@@ -690,7 +888,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	mi := &file_nola_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +900,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	mi := &file_nola_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +913,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -741,7 +939,7 @@ type LocateActorRequest struct {
 
 func (x *LocateActorRequest) Reset() {
 	*x = LocateActorRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[11]
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +951,7 @@ func (x *LocateActorRequest) String() string {
 func (*LocateActorRequest) ProtoMessage() {}
 
 func (x *LocateActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[11]
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +964,7 @@ func (x *LocateActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateActorRequest.ProtoReflect.Descriptor instead.
 func (*LocateActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LocateActorRequest) GetActor() *ActorRef {
@@ -789,7 +987,7 @@ type LocateActorResponse struct {
 
 func (x *LocateActorResponse) Reset() {
 	*x = LocateActorResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[12]
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +999,7 @@ func (x *LocateActorResponse) String() string {
 func (*LocateActorResponse) ProtoMessage() {}
 
 func (x *LocateActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[12]
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1012,7 @@ func (x *LocateActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateActorResponse.ProtoReflect.Descriptor instead.
 func (*LocateActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LocateActorResponse) GetShard() uint32 {
@@ -853,7 +1051,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1063,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1076,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Backup) GetName() string {
@@ -920,7 +1118,7 @@ type CreateBackupRequest struct {
 
 func (x *CreateBackupRequest) Reset() {
 	*x = CreateBackupRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +1130,7 @@ func (x *CreateBackupRequest) String() string {
 func (*CreateBackupRequest) ProtoMessage() {}
 
 func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1143,7 @@ func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupRequest.ProtoReflect.Descriptor instead.
 func (*CreateBackupRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateBackupRequest) GetName() string {
@@ -964,7 +1162,7 @@ type CreateBackupResponse struct {
 
 func (x *CreateBackupResponse) Reset() {
 	*x = CreateBackupResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1174,7 @@ func (x *CreateBackupResponse) String() string {
 func (*CreateBackupResponse) ProtoMessage() {}
 
 func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1187,7 @@ func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupResponse.ProtoReflect.Descriptor instead.
 func (*CreateBackupResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateBackupResponse) GetBackup() *Backup {
@@ -1010,7 +1208,7 @@ type ListBackupsRequest struct {
 
 func (x *ListBackupsRequest) Reset() {
 	*x = ListBackupsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	mi := &file_nola_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1220,7 @@ func (x *ListBackupsRequest) String() string {
 func (*ListBackupsRequest) ProtoMessage() {}
 
 func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	mi := &file_nola_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1233,7 @@ func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListBackupsRequest) GetPageSize() int32 {
@@ -1062,7 +1260,7 @@ type ListBackupsResponse struct {
 
 func (x *ListBackupsResponse) Reset() {
 	*x = ListBackupsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	mi := &file_nola_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1272,7 @@ func (x *ListBackupsResponse) String() string {
 func (*ListBackupsResponse) ProtoMessage() {}
 
 func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	mi := &file_nola_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1285,7 @@ func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListBackupsResponse) GetBackups() []*Backup {
@@ -1115,13 +1313,20 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"num_shards\x18\x02 \x01(\rR\tnumShards\x12%\n" +
 	"\x0eformat_version\x18\x03 \x01(\rR\rformatVersion\x12\x14\n" +
-	"\x05store\x18\x04 \x01(\tR\x05store\"\xa1\x01\n" +
+	"\x05store\x18\x04 \x01(\tR\x05store\"\xe5\x02\n" +
 	"\x04Node\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x124\n" +
 	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x16\n" +
-	"\x06shards\x18\x05 \x01(\rR\x06shards\"\xb2\x01\n" +
+	"\x06shards\x18\x05 \x01(\rR\x06shards\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12(\n" +
+	"\x05state\x18\a \x01(\x0e2\x12.nola.v1.NodeStateR\x05state\x12\x16\n" +
+	"\x06weight\x18\b \x01(\rR\x06weight\x121\n" +
+	"\x06labels\x18\t \x03(\v2\x19.nola.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xda\x01\n" +
 	"\x05Shard\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x14\n" +
@@ -1131,7 +1336,8 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"unanswered\x18\x06 \x01(\rR\n" +
 	"unanswered\x12\x10\n" +
-	"\x03due\x18\a \x01(\rR\x03due\"\x13\n" +
+	"\x03due\x18\a \x01(\rR\x03due\x12&\n" +
+	"\x0fdesired_node_id\x18\b \x01(\tR\rdesiredNodeId\"\x13\n" +
 	"\x11GetClusterRequest\"\xa0\x01\n" +
 	"\x12GetClusterResponse\x12*\n" +
 	"\acluster\x18\x01 \x01(\v2\x10.nola.v1.ClusterR\acluster\x12;\n" +
@@ -1156,7 +1362,13 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\tpageToken\"`\n" +
 	"\x11ListNodesResponse\x12#\n" +
 	"\x05nodes\x18\x01 \x03(\v2\r.nola.v1.NodeR\x05nodes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"e\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"F\n" +
+	"\x10DrainNodeRequest\x12\x1e\n" +
+	"\x04node\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\x80\x02R\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"6\n" +
+	"\x11DrainNodeResponse\x12!\n" +
+	"\x04node\x18\x01 \x01(\v2\r.nola.v1.NodeR\x04node\"e\n" +
 	"\x11ListShardsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -1187,12 +1399,18 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\tpageToken\"h\n" +
 	"\x13ListBackupsResponse\x12)\n" +
 	"\abackups\x18\x01 \x03(\v2\x0f.nola.v1.BackupR\abackups\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x9b\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*n\n" +
+	"\tNodeState\x12\x1a\n" +
+	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10NODE_STATE_READY\x10\x01\x12\x17\n" +
+	"\x13NODE_STATE_DRAINING\x10\x02\x12\x16\n" +
+	"\x12NODE_STATE_LEAVING\x10\x032\xe1\x04\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1a.nola.v1.GetClusterRequest\x1a\x1b.nola.v1.GetClusterResponse\"\x00\x12J\n" +
 	"\vAdvanceTime\x12\x1b.nola.v1.AdvanceTimeRequest\x1a\x1c.nola.v1.AdvanceTimeResponse\"\x00\x12D\n" +
-	"\tListNodes\x12\x19.nola.v1.ListNodesRequest\x1a\x1a.nola.v1.ListNodesResponse\"\x00\x12G\n" +
+	"\tListNodes\x12\x19.nola.v1.ListNodesRequest\x1a\x1a.nola.v1.ListNodesResponse\"\x00\x12D\n" +
+	"\tDrainNode\x12\x19.nola.v1.DrainNodeRequest\x1a\x1a.nola.v1.DrainNodeResponse\"\x00\x12G\n" +
 	"\n" +
 	"ListShards\x12\x1a.nola.v1.ListShardsRequest\x1a\x1b.nola.v1.ListShardsResponse\"\x00\x12J\n" +
 	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12M\n" +
@@ -1212,64 +1430,74 @@ func file_nola_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_nola_v1_cluster_proto_rawDescData
 }
 
-var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_nola_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nola_v1_cluster_proto_goTypes = []any{
-	(*Cluster)(nil),               // 0: nola.v1.Cluster
-	(*Node)(nil),                  // 1: nola.v1.Node
-	(*Shard)(nil),                 // 2: nola.v1.Shard
-	(*GetClusterRequest)(nil),     // 3: nola.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),    // 4: nola.v1.GetClusterResponse
-	(*AdvanceTimeRequest)(nil),    // 5: nola.v1.AdvanceTimeRequest
-	(*AdvanceTimeResponse)(nil),   // 6: nola.v1.AdvanceTimeResponse
-	(*ListNodesRequest)(nil),      // 7: nola.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 8: nola.v1.ListNodesResponse
-	(*ListShardsRequest)(nil),     // 9: nola.v1.ListShardsRequest
-	(*ListShardsResponse)(nil),    // 10: nola.v1.ListShardsResponse
-	(*LocateActorRequest)(nil),    // 11: nola.v1.LocateActorRequest
-	(*LocateActorResponse)(nil),   // 12: nola.v1.LocateActorResponse
-	(*Backup)(nil),                // 13: nola.v1.Backup
-	(*CreateBackupRequest)(nil),   // 14: nola.v1.CreateBackupRequest
-	(*CreateBackupResponse)(nil),  // 15: nola.v1.CreateBackupResponse
-	(*ListBackupsRequest)(nil),    // 16: nola.v1.ListBackupsRequest
-	(*ListBackupsResponse)(nil),   // 17: nola.v1.ListBackupsResponse
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*ActorRef)(nil),              // 20: nola.v1.ActorRef
+	(NodeState)(0),                // 0: nola.v1.NodeState
+	(*Cluster)(nil),               // 1: nola.v1.Cluster
+	(*Node)(nil),                  // 2: nola.v1.Node
+	(*Shard)(nil),                 // 3: nola.v1.Shard
+	(*GetClusterRequest)(nil),     // 4: nola.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),    // 5: nola.v1.GetClusterResponse
+	(*AdvanceTimeRequest)(nil),    // 6: nola.v1.AdvanceTimeRequest
+	(*AdvanceTimeResponse)(nil),   // 7: nola.v1.AdvanceTimeResponse
+	(*ListNodesRequest)(nil),      // 8: nola.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 9: nola.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),      // 10: nola.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),     // 11: nola.v1.DrainNodeResponse
+	(*ListShardsRequest)(nil),     // 12: nola.v1.ListShardsRequest
+	(*ListShardsResponse)(nil),    // 13: nola.v1.ListShardsResponse
+	(*LocateActorRequest)(nil),    // 14: nola.v1.LocateActorRequest
+	(*LocateActorResponse)(nil),   // 15: nola.v1.LocateActorResponse
+	(*Backup)(nil),                // 16: nola.v1.Backup
+	(*CreateBackupRequest)(nil),   // 17: nola.v1.CreateBackupRequest
+	(*CreateBackupResponse)(nil),  // 18: nola.v1.CreateBackupResponse
+	(*ListBackupsRequest)(nil),    // 19: nola.v1.ListBackupsRequest
+	(*ListBackupsResponse)(nil),   // 20: nola.v1.ListBackupsResponse
+	nil,                           // 21: nola.v1.Node.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*ActorRef)(nil),              // 24: nola.v1.ActorRef
 }
 var file_nola_v1_cluster_proto_depIdxs = []int32{
-	18, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
-	0,  // 1: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
-	18, // 2: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
-	19, // 3: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
-	18, // 4: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
-	18, // 5: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
-	18, // 6: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
-	1,  // 7: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
-	2,  // 8: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
-	20, // 9: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
-	1,  // 10: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
-	18, // 11: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
-	13, // 12: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
-	13, // 13: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
-	3,  // 14: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
-	5,  // 15: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
-	7,  // 16: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
-	9,  // 17: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
-	11, // 18: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
-	14, // 19: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
-	16, // 20: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
-	4,  // 21: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
-	6,  // 22: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
-	8,  // 23: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
-	10, // 24: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
-	12, // 25: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
-	15, // 26: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
-	17, // 27: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	22, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
+	0,  // 1: nola.v1.Node.state:type_name -> nola.v1.NodeState
+	21, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
+	1,  // 3: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
+	22, // 4: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
+	23, // 5: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
+	22, // 6: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
+	22, // 7: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
+	22, // 8: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
+	2,  // 9: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
+	2,  // 10: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
+	3,  // 11: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
+	24, // 12: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
+	2,  // 13: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
+	22, // 14: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
+	16, // 15: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
+	16, // 16: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
+	4,  // 17: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
+	6,  // 18: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
+	8,  // 19: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
+	10, // 20: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
+	12, // 21: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
+	14, // 22: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
+	17, // 23: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
+	19, // 24: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
+	5,  // 25: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
+	7,  // 26: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
+	9,  // 27: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
+	11, // 28: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
+	13, // 29: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
+	15, // 30: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
+	18, // 31: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
+	20, // 32: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_cluster_proto_init() }
@@ -1287,13 +1515,14 @@ func file_nola_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_cluster_proto_rawDesc), len(file_nola_v1_cluster_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   18,
+			NumEnums:      1,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_nola_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_nola_v1_cluster_proto_depIdxs,
+		EnumInfos:         file_nola_v1_cluster_proto_enumTypes,
 		MessageInfos:      file_nola_v1_cluster_proto_msgTypes,
 	}.Build()
 	File_nola_v1_cluster_proto = out.File

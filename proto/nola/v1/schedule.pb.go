@@ -1951,7 +1951,9 @@ type ScheduleInfo struct {
 	// Failures is how many firings failed since one went well.
 	Failures uint32 `protobuf:"varint,9,opt,name=failures,proto3" json:"failures,omitempty"`
 	// Dead_letters is how many ListDeadLetters lists.
-	DeadLetters   uint32 `protobuf:"varint,10,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	DeadLetters uint32 `protobuf:"varint,10,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Carry is what the next firing is left; not set if there is nothing.
+	Carry         *ScheduleCarry `protobuf:"bytes,11,opt,name=carry,proto3" json:"carry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2056,6 +2058,95 @@ func (x *ScheduleInfo) GetDeadLetters() uint32 {
 	return 0
 }
 
+func (x *ScheduleInfo) GetCarry() *ScheduleCarry {
+	if x != nil {
+		return x.Carry
+	}
+	return nil
+}
+
+// ScheduleCarry is what the firings of a schedule leave to the next one.
+type ScheduleCarry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Result of the newest firing that went well, and its nominal time; not set if
+	// none did.
+	Result     []byte                 `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	ResultTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=result_time,json=resultTime,proto3" json:"result_time,omitempty"`
+	// Too_long says that the result is not kept, because it was longer than 64 KiB.
+	ResultTooLong bool `protobuf:"varint,3,opt,name=result_too_long,json=resultTooLong,proto3" json:"result_too_long,omitempty"`
+	// Error of a newer firing that failed, and its nominal time; not set if none
+	// did.
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	ErrorTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=error_time,json=errorTime,proto3" json:"error_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduleCarry) Reset() {
+	*x = ScheduleCarry{}
+	mi := &file_nola_v1_schedule_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduleCarry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduleCarry) ProtoMessage() {}
+
+func (x *ScheduleCarry) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_schedule_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduleCarry.ProtoReflect.Descriptor instead.
+func (*ScheduleCarry) Descriptor() ([]byte, []int) {
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ScheduleCarry) GetResult() []byte {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ScheduleCarry) GetResultTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResultTime
+	}
+	return nil
+}
+
+func (x *ScheduleCarry) GetResultTooLong() bool {
+	if x != nil {
+		return x.ResultTooLong
+	}
+	return false
+}
+
+func (x *ScheduleCarry) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ScheduleCarry) GetErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ErrorTime
+	}
+	return nil
+}
+
 // ScheduleException is a nominal time that was skipped or moved.
 type ScheduleException struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2068,7 +2159,7 @@ type ScheduleException struct {
 
 func (x *ScheduleException) Reset() {
 	*x = ScheduleException{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[14]
+	mi := &file_nola_v1_schedule_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2171,7 @@ func (x *ScheduleException) String() string {
 func (*ScheduleException) ProtoMessage() {}
 
 func (x *ScheduleException) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[14]
+	mi := &file_nola_v1_schedule_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2184,7 @@ func (x *ScheduleException) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleException.ProtoReflect.Descriptor instead.
 func (*ScheduleException) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{14}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ScheduleException) GetNominalTime() *timestamppb.Timestamp {
@@ -2124,7 +2215,7 @@ type OutcomeCounter struct {
 
 func (x *OutcomeCounter) Reset() {
 	*x = OutcomeCounter{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[15]
+	mi := &file_nola_v1_schedule_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2227,7 @@ func (x *OutcomeCounter) String() string {
 func (*OutcomeCounter) ProtoMessage() {}
 
 func (x *OutcomeCounter) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[15]
+	mi := &file_nola_v1_schedule_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2240,7 @@ func (x *OutcomeCounter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCounter.ProtoReflect.Descriptor instead.
 func (*OutcomeCounter) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{15}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OutcomeCounter) GetOutcome() Outcome {
@@ -2206,7 +2297,7 @@ type Occurrence struct {
 
 func (x *Occurrence) Reset() {
 	*x = Occurrence{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[16]
+	mi := &file_nola_v1_schedule_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2309,7 @@ func (x *Occurrence) String() string {
 func (*Occurrence) ProtoMessage() {}
 
 func (x *Occurrence) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[16]
+	mi := &file_nola_v1_schedule_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2322,7 @@ func (x *Occurrence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occurrence.ProtoReflect.Descriptor instead.
 func (*Occurrence) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{16}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Occurrence) GetNominalTime() *timestamppb.Timestamp {
@@ -2318,7 +2409,7 @@ type ScheduleWarning struct {
 
 func (x *ScheduleWarning) Reset() {
 	*x = ScheduleWarning{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[17]
+	mi := &file_nola_v1_schedule_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2421,7 @@ func (x *ScheduleWarning) String() string {
 func (*ScheduleWarning) ProtoMessage() {}
 
 func (x *ScheduleWarning) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[17]
+	mi := &file_nola_v1_schedule_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2434,7 @@ func (x *ScheduleWarning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleWarning.ProtoReflect.Descriptor instead.
 func (*ScheduleWarning) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{17}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScheduleWarning) GetCode() string {
@@ -2378,7 +2469,7 @@ type CreateScheduleRequest struct {
 
 func (x *CreateScheduleRequest) Reset() {
 	*x = CreateScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[18]
+	mi := &file_nola_v1_schedule_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2481,7 @@ func (x *CreateScheduleRequest) String() string {
 func (*CreateScheduleRequest) ProtoMessage() {}
 
 func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[18]
+	mi := &file_nola_v1_schedule_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2494,7 @@ func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateScheduleRequest.ProtoReflect.Descriptor instead.
 func (*CreateScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{18}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateScheduleRequest) GetSchedule() *Schedule {
@@ -2430,7 +2521,7 @@ type CreateScheduleResponse struct {
 
 func (x *CreateScheduleResponse) Reset() {
 	*x = CreateScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[19]
+	mi := &file_nola_v1_schedule_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2533,7 @@ func (x *CreateScheduleResponse) String() string {
 func (*CreateScheduleResponse) ProtoMessage() {}
 
 func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[19]
+	mi := &file_nola_v1_schedule_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2546,7 @@ func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateScheduleResponse.ProtoReflect.Descriptor instead.
 func (*CreateScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{19}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateScheduleResponse) GetSchedule() *Schedule {
@@ -2483,7 +2574,7 @@ type GetScheduleRequest struct {
 
 func (x *GetScheduleRequest) Reset() {
 	*x = GetScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[20]
+	mi := &file_nola_v1_schedule_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2586,7 @@ func (x *GetScheduleRequest) String() string {
 func (*GetScheduleRequest) ProtoMessage() {}
 
 func (x *GetScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[20]
+	mi := &file_nola_v1_schedule_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2599,7 @@ func (x *GetScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScheduleRequest.ProtoReflect.Descriptor instead.
 func (*GetScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{20}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetScheduleRequest) GetNamespace() string {
@@ -2534,7 +2625,7 @@ type GetScheduleResponse struct {
 
 func (x *GetScheduleResponse) Reset() {
 	*x = GetScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[21]
+	mi := &file_nola_v1_schedule_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2637,7 @@ func (x *GetScheduleResponse) String() string {
 func (*GetScheduleResponse) ProtoMessage() {}
 
 func (x *GetScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[21]
+	mi := &file_nola_v1_schedule_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2650,7 @@ func (x *GetScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScheduleResponse.ProtoReflect.Descriptor instead.
 func (*GetScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{21}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetScheduleResponse) GetSchedule() *Schedule {
@@ -2586,7 +2677,7 @@ type UpdateScheduleRequest struct {
 
 func (x *UpdateScheduleRequest) Reset() {
 	*x = UpdateScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[22]
+	mi := &file_nola_v1_schedule_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2689,7 @@ func (x *UpdateScheduleRequest) String() string {
 func (*UpdateScheduleRequest) ProtoMessage() {}
 
 func (x *UpdateScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[22]
+	mi := &file_nola_v1_schedule_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2702,7 @@ func (x *UpdateScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateScheduleRequest.ProtoReflect.Descriptor instead.
 func (*UpdateScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{22}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateScheduleRequest) GetSchedule() *Schedule {
@@ -2645,7 +2736,7 @@ type UpdateScheduleResponse struct {
 
 func (x *UpdateScheduleResponse) Reset() {
 	*x = UpdateScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[23]
+	mi := &file_nola_v1_schedule_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2748,7 @@ func (x *UpdateScheduleResponse) String() string {
 func (*UpdateScheduleResponse) ProtoMessage() {}
 
 func (x *UpdateScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[23]
+	mi := &file_nola_v1_schedule_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2761,7 @@ func (x *UpdateScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateScheduleResponse.ProtoReflect.Descriptor instead.
 func (*UpdateScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{23}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateScheduleResponse) GetSchedule() *Schedule {
@@ -2700,7 +2791,7 @@ type DeleteScheduleRequest struct {
 
 func (x *DeleteScheduleRequest) Reset() {
 	*x = DeleteScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[24]
+	mi := &file_nola_v1_schedule_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2803,7 @@ func (x *DeleteScheduleRequest) String() string {
 func (*DeleteScheduleRequest) ProtoMessage() {}
 
 func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[24]
+	mi := &file_nola_v1_schedule_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2816,7 @@ func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteScheduleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{24}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteScheduleRequest) GetNamespace() string {
@@ -2757,7 +2848,7 @@ type DeleteScheduleResponse struct {
 
 func (x *DeleteScheduleResponse) Reset() {
 	*x = DeleteScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[25]
+	mi := &file_nola_v1_schedule_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2860,7 @@ func (x *DeleteScheduleResponse) String() string {
 func (*DeleteScheduleResponse) ProtoMessage() {}
 
 func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[25]
+	mi := &file_nola_v1_schedule_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2873,7 @@ func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteScheduleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{25}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{26}
 }
 
 type ListSchedulesRequest struct {
@@ -2793,7 +2884,7 @@ type ListSchedulesRequest struct {
 	//
 	//	text=WORDS, in any case, in the id, target, operation, note, labels,
 	//	expressions or comments; id=NAME, id=PREFIX*, actor=TYPE/ID, type=TYPE,
-	//	label.KEY=VALUE, label.KEY=PREFIX*;
+	//	calendar=NAME, which its spec uses, label.KEY=VALUE, label.KEY=PREFIX*;
 	//
 	//	paused=true: it is paused now; failing=true: its newest firing failed, or
 	//	waits for another attempt; late=true: a time that has passed for more than
@@ -2819,7 +2910,7 @@ type ListSchedulesRequest struct {
 
 func (x *ListSchedulesRequest) Reset() {
 	*x = ListSchedulesRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[26]
+	mi := &file_nola_v1_schedule_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2922,7 @@ func (x *ListSchedulesRequest) String() string {
 func (*ListSchedulesRequest) ProtoMessage() {}
 
 func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[26]
+	mi := &file_nola_v1_schedule_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2935,7 @@ func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulesRequest.ProtoReflect.Descriptor instead.
 func (*ListSchedulesRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{26}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListSchedulesRequest) GetNamespace() string {
@@ -2899,7 +2990,7 @@ type ListSchedulesResponse struct {
 
 func (x *ListSchedulesResponse) Reset() {
 	*x = ListSchedulesResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[27]
+	mi := &file_nola_v1_schedule_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3002,7 @@ func (x *ListSchedulesResponse) String() string {
 func (*ListSchedulesResponse) ProtoMessage() {}
 
 func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[27]
+	mi := &file_nola_v1_schedule_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3015,7 @@ func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulesResponse.ProtoReflect.Descriptor instead.
 func (*ListSchedulesResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{27}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListSchedulesResponse) GetSchedules() []*Schedule {
@@ -2956,7 +3047,7 @@ type PauseScheduleRequest struct {
 
 func (x *PauseScheduleRequest) Reset() {
 	*x = PauseScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[28]
+	mi := &file_nola_v1_schedule_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3059,7 @@ func (x *PauseScheduleRequest) String() string {
 func (*PauseScheduleRequest) ProtoMessage() {}
 
 func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[28]
+	mi := &file_nola_v1_schedule_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3072,7 @@ func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PauseScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{28}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PauseScheduleRequest) GetNamespace() string {
@@ -3021,7 +3112,7 @@ type PauseScheduleResponse struct {
 
 func (x *PauseScheduleResponse) Reset() {
 	*x = PauseScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[29]
+	mi := &file_nola_v1_schedule_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3124,7 @@ func (x *PauseScheduleResponse) String() string {
 func (*PauseScheduleResponse) ProtoMessage() {}
 
 func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[29]
+	mi := &file_nola_v1_schedule_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3137,7 @@ func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PauseScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{29}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PauseScheduleResponse) GetSchedule() *Schedule {
@@ -3069,7 +3160,7 @@ type UnpauseScheduleRequest struct {
 
 func (x *UnpauseScheduleRequest) Reset() {
 	*x = UnpauseScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[30]
+	mi := &file_nola_v1_schedule_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3081,7 +3172,7 @@ func (x *UnpauseScheduleRequest) String() string {
 func (*UnpauseScheduleRequest) ProtoMessage() {}
 
 func (x *UnpauseScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[30]
+	mi := &file_nola_v1_schedule_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3094,7 +3185,7 @@ func (x *UnpauseScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseScheduleRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{30}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UnpauseScheduleRequest) GetNamespace() string {
@@ -3127,7 +3218,7 @@ type UnpauseScheduleResponse struct {
 
 func (x *UnpauseScheduleResponse) Reset() {
 	*x = UnpauseScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[31]
+	mi := &file_nola_v1_schedule_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3230,7 @@ func (x *UnpauseScheduleResponse) String() string {
 func (*UnpauseScheduleResponse) ProtoMessage() {}
 
 func (x *UnpauseScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[31]
+	mi := &file_nola_v1_schedule_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3243,7 @@ func (x *UnpauseScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseScheduleResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{31}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UnpauseScheduleResponse) GetSchedule() *Schedule {
@@ -3179,7 +3270,7 @@ type TriggerScheduleRequest struct {
 
 func (x *TriggerScheduleRequest) Reset() {
 	*x = TriggerScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[32]
+	mi := &file_nola_v1_schedule_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3282,7 @@ func (x *TriggerScheduleRequest) String() string {
 func (*TriggerScheduleRequest) ProtoMessage() {}
 
 func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[32]
+	mi := &file_nola_v1_schedule_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3295,7 @@ func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerScheduleRequest.ProtoReflect.Descriptor instead.
 func (*TriggerScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{32}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TriggerScheduleRequest) GetNamespace() string {
@@ -3252,7 +3343,7 @@ type TriggerScheduleResponse struct {
 
 func (x *TriggerScheduleResponse) Reset() {
 	*x = TriggerScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[33]
+	mi := &file_nola_v1_schedule_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3264,7 +3355,7 @@ func (x *TriggerScheduleResponse) String() string {
 func (*TriggerScheduleResponse) ProtoMessage() {}
 
 func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[33]
+	mi := &file_nola_v1_schedule_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3277,7 +3368,7 @@ func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerScheduleResponse.ProtoReflect.Descriptor instead.
 func (*TriggerScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{33}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TriggerScheduleResponse) GetOccurrence() *Occurrence {
@@ -3299,14 +3390,16 @@ type PreviewScheduleRequest struct {
 	// Schedule_id chooses the values of H, as it does for a schedule of that id.
 	ScheduleId string `protobuf:"bytes,5,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
 	// Namespace of the calendars that the spec names; empty means "default".
-	Namespace     string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Namespace string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Policy to check beside the spec, as CreateSchedule would; it changes no time.
+	Policy        *SchedulePolicy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[34]
+	mi := &file_nola_v1_schedule_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3411,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[34]
+	mi := &file_nola_v1_schedule_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3424,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{34}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PreviewScheduleRequest) GetSpec() *ScheduleSpec {
@@ -3376,6 +3469,13 @@ func (x *PreviewScheduleRequest) GetNamespace() string {
 	return ""
 }
 
+func (x *PreviewScheduleRequest) GetPolicy() *SchedulePolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
 type PreviewScheduleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Times at which it would fire, in order.
@@ -3389,7 +3489,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[35]
+	mi := &file_nola_v1_schedule_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3401,7 +3501,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[35]
+	mi := &file_nola_v1_schedule_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3414,7 +3514,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{35}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PreviewScheduleResponse) GetTimes() []*timestamppb.Timestamp {
@@ -3452,7 +3552,7 @@ type ListOccurrencesRequest struct {
 
 func (x *ListOccurrencesRequest) Reset() {
 	*x = ListOccurrencesRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[36]
+	mi := &file_nola_v1_schedule_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3464,7 +3564,7 @@ func (x *ListOccurrencesRequest) String() string {
 func (*ListOccurrencesRequest) ProtoMessage() {}
 
 func (x *ListOccurrencesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[36]
+	mi := &file_nola_v1_schedule_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3477,7 +3577,7 @@ func (x *ListOccurrencesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOccurrencesRequest.ProtoReflect.Descriptor instead.
 func (*ListOccurrencesRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{36}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListOccurrencesRequest) GetNamespace() string {
@@ -3518,7 +3618,7 @@ type ListOccurrencesResponse struct {
 
 func (x *ListOccurrencesResponse) Reset() {
 	*x = ListOccurrencesResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[37]
+	mi := &file_nola_v1_schedule_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3630,7 @@ func (x *ListOccurrencesResponse) String() string {
 func (*ListOccurrencesResponse) ProtoMessage() {}
 
 func (x *ListOccurrencesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[37]
+	mi := &file_nola_v1_schedule_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3643,7 @@ func (x *ListOccurrencesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOccurrencesResponse.ProtoReflect.Descriptor instead.
 func (*ListOccurrencesResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{37}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListOccurrencesResponse) GetOccurrences() []*Occurrence {
@@ -3587,7 +3687,7 @@ type Backfill struct {
 
 func (x *Backfill) Reset() {
 	*x = Backfill{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[38]
+	mi := &file_nola_v1_schedule_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3699,7 @@ func (x *Backfill) String() string {
 func (*Backfill) ProtoMessage() {}
 
 func (x *Backfill) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[38]
+	mi := &file_nola_v1_schedule_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3712,7 @@ func (x *Backfill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backfill.ProtoReflect.Descriptor instead.
 func (*Backfill) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{38}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Backfill) GetBackfillId() string {
@@ -3739,7 +3839,7 @@ type BackfillScheduleRequest struct {
 
 func (x *BackfillScheduleRequest) Reset() {
 	*x = BackfillScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[39]
+	mi := &file_nola_v1_schedule_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3751,7 +3851,7 @@ func (x *BackfillScheduleRequest) String() string {
 func (*BackfillScheduleRequest) ProtoMessage() {}
 
 func (x *BackfillScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[39]
+	mi := &file_nola_v1_schedule_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3764,7 +3864,7 @@ func (x *BackfillScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillScheduleRequest.ProtoReflect.Descriptor instead.
 func (*BackfillScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{39}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BackfillScheduleRequest) GetNamespace() string {
@@ -3842,7 +3942,7 @@ type BackfillScheduleResponse struct {
 
 func (x *BackfillScheduleResponse) Reset() {
 	*x = BackfillScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[40]
+	mi := &file_nola_v1_schedule_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3854,7 +3954,7 @@ func (x *BackfillScheduleResponse) String() string {
 func (*BackfillScheduleResponse) ProtoMessage() {}
 
 func (x *BackfillScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[40]
+	mi := &file_nola_v1_schedule_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3867,7 +3967,7 @@ func (x *BackfillScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillScheduleResponse.ProtoReflect.Descriptor instead.
 func (*BackfillScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{40}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BackfillScheduleResponse) GetBackfill() *Backfill {
@@ -3902,7 +4002,7 @@ type ListBackfillsRequest struct {
 
 func (x *ListBackfillsRequest) Reset() {
 	*x = ListBackfillsRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[41]
+	mi := &file_nola_v1_schedule_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +4014,7 @@ func (x *ListBackfillsRequest) String() string {
 func (*ListBackfillsRequest) ProtoMessage() {}
 
 func (x *ListBackfillsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[41]
+	mi := &file_nola_v1_schedule_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +4027,7 @@ func (x *ListBackfillsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackfillsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackfillsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{41}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListBackfillsRequest) GetNamespace() string {
@@ -3953,7 +4053,7 @@ type ListBackfillsResponse struct {
 
 func (x *ListBackfillsResponse) Reset() {
 	*x = ListBackfillsResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[42]
+	mi := &file_nola_v1_schedule_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3965,7 +4065,7 @@ func (x *ListBackfillsResponse) String() string {
 func (*ListBackfillsResponse) ProtoMessage() {}
 
 func (x *ListBackfillsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[42]
+	mi := &file_nola_v1_schedule_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3978,7 +4078,7 @@ func (x *ListBackfillsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackfillsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackfillsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{42}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListBackfillsResponse) GetBackfills() []*Backfill {
@@ -4000,7 +4100,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[43]
+	mi := &file_nola_v1_schedule_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4012,7 +4112,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[43]
+	mi := &file_nola_v1_schedule_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4025,7 +4125,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{43}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetBackfillRequest) GetNamespace() string {
@@ -4058,7 +4158,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[44]
+	mi := &file_nola_v1_schedule_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4170,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[44]
+	mi := &file_nola_v1_schedule_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4183,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{44}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetBackfillResponse) GetBackfill() *Backfill {
@@ -4105,7 +4205,7 @@ type CancelBackfillRequest struct {
 
 func (x *CancelBackfillRequest) Reset() {
 	*x = CancelBackfillRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[45]
+	mi := &file_nola_v1_schedule_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4217,7 @@ func (x *CancelBackfillRequest) String() string {
 func (*CancelBackfillRequest) ProtoMessage() {}
 
 func (x *CancelBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[45]
+	mi := &file_nola_v1_schedule_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4230,7 @@ func (x *CancelBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBackfillRequest.ProtoReflect.Descriptor instead.
 func (*CancelBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{45}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CancelBackfillRequest) GetNamespace() string {
@@ -4163,7 +4263,7 @@ type CancelBackfillResponse struct {
 
 func (x *CancelBackfillResponse) Reset() {
 	*x = CancelBackfillResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[46]
+	mi := &file_nola_v1_schedule_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4275,7 @@ func (x *CancelBackfillResponse) String() string {
 func (*CancelBackfillResponse) ProtoMessage() {}
 
 func (x *CancelBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[46]
+	mi := &file_nola_v1_schedule_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4188,7 +4288,7 @@ func (x *CancelBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBackfillResponse.ProtoReflect.Descriptor instead.
 func (*CancelBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{46}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CancelBackfillResponse) GetBackfill() *Backfill {
@@ -4210,7 +4310,7 @@ type SkipOccurrenceRequest struct {
 
 func (x *SkipOccurrenceRequest) Reset() {
 	*x = SkipOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[47]
+	mi := &file_nola_v1_schedule_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4222,7 +4322,7 @@ func (x *SkipOccurrenceRequest) String() string {
 func (*SkipOccurrenceRequest) ProtoMessage() {}
 
 func (x *SkipOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[47]
+	mi := &file_nola_v1_schedule_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4235,7 +4335,7 @@ func (x *SkipOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*SkipOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{47}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SkipOccurrenceRequest) GetNamespace() string {
@@ -4267,7 +4367,7 @@ type SkipOccurrenceResponse struct {
 
 func (x *SkipOccurrenceResponse) Reset() {
 	*x = SkipOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[48]
+	mi := &file_nola_v1_schedule_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4279,7 +4379,7 @@ func (x *SkipOccurrenceResponse) String() string {
 func (*SkipOccurrenceResponse) ProtoMessage() {}
 
 func (x *SkipOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[48]
+	mi := &file_nola_v1_schedule_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4292,7 +4392,7 @@ func (x *SkipOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*SkipOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{48}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{49}
 }
 
 type UnskipOccurrenceRequest struct {
@@ -4307,7 +4407,7 @@ type UnskipOccurrenceRequest struct {
 
 func (x *UnskipOccurrenceRequest) Reset() {
 	*x = UnskipOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[49]
+	mi := &file_nola_v1_schedule_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +4419,7 @@ func (x *UnskipOccurrenceRequest) String() string {
 func (*UnskipOccurrenceRequest) ProtoMessage() {}
 
 func (x *UnskipOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[49]
+	mi := &file_nola_v1_schedule_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +4432,7 @@ func (x *UnskipOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnskipOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*UnskipOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{49}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UnskipOccurrenceRequest) GetNamespace() string {
@@ -4364,7 +4464,7 @@ type UnskipOccurrenceResponse struct {
 
 func (x *UnskipOccurrenceResponse) Reset() {
 	*x = UnskipOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[50]
+	mi := &file_nola_v1_schedule_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4376,7 +4476,7 @@ func (x *UnskipOccurrenceResponse) String() string {
 func (*UnskipOccurrenceResponse) ProtoMessage() {}
 
 func (x *UnskipOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[50]
+	mi := &file_nola_v1_schedule_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4389,7 +4489,7 @@ func (x *UnskipOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnskipOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*UnskipOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{50}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{51}
 }
 
 type MoveOccurrenceRequest struct {
@@ -4406,7 +4506,7 @@ type MoveOccurrenceRequest struct {
 
 func (x *MoveOccurrenceRequest) Reset() {
 	*x = MoveOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[51]
+	mi := &file_nola_v1_schedule_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4418,7 +4518,7 @@ func (x *MoveOccurrenceRequest) String() string {
 func (*MoveOccurrenceRequest) ProtoMessage() {}
 
 func (x *MoveOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[51]
+	mi := &file_nola_v1_schedule_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4431,7 +4531,7 @@ func (x *MoveOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*MoveOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{51}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *MoveOccurrenceRequest) GetNamespace() string {
@@ -4470,7 +4570,7 @@ type MoveOccurrenceResponse struct {
 
 func (x *MoveOccurrenceResponse) Reset() {
 	*x = MoveOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[52]
+	mi := &file_nola_v1_schedule_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4482,7 +4582,7 @@ func (x *MoveOccurrenceResponse) String() string {
 func (*MoveOccurrenceResponse) ProtoMessage() {}
 
 func (x *MoveOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[52]
+	mi := &file_nola_v1_schedule_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4495,7 +4595,7 @@ func (x *MoveOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*MoveOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{52}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{53}
 }
 
 // DeadLetter is a firing that failed until the end of the retry policy.
@@ -4516,7 +4616,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[53]
+	mi := &file_nola_v1_schedule_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4528,7 +4628,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[53]
+	mi := &file_nola_v1_schedule_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4541,7 +4641,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{53}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeadLetter) GetNumber() uint64 {
@@ -4611,7 +4711,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[54]
+	mi := &file_nola_v1_schedule_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4623,7 +4723,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[54]
+	mi := &file_nola_v1_schedule_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4636,7 +4736,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{54}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListDeadLettersRequest) GetNamespace() string {
@@ -4664,7 +4764,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[55]
+	mi := &file_nola_v1_schedule_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4676,7 +4776,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[55]
+	mi := &file_nola_v1_schedule_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4689,7 +4789,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{55}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -4718,7 +4818,7 @@ type RedriveDeadLetterRequest struct {
 
 func (x *RedriveDeadLetterRequest) Reset() {
 	*x = RedriveDeadLetterRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[56]
+	mi := &file_nola_v1_schedule_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4730,7 +4830,7 @@ func (x *RedriveDeadLetterRequest) String() string {
 func (*RedriveDeadLetterRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[56]
+	mi := &file_nola_v1_schedule_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4743,7 +4843,7 @@ func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{56}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RedriveDeadLetterRequest) GetNamespace() string {
@@ -4777,7 +4877,7 @@ type RedriveDeadLetterResponse struct {
 
 func (x *RedriveDeadLetterResponse) Reset() {
 	*x = RedriveDeadLetterResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[57]
+	mi := &file_nola_v1_schedule_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4789,7 +4889,7 @@ func (x *RedriveDeadLetterResponse) String() string {
 func (*RedriveDeadLetterResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[57]
+	mi := &file_nola_v1_schedule_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4802,7 +4902,7 @@ func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{57}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RedriveDeadLetterResponse) GetOccurrence() *Occurrence {
@@ -4824,7 +4924,7 @@ type ExplainOccurrenceRequest struct {
 
 func (x *ExplainOccurrenceRequest) Reset() {
 	*x = ExplainOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[58]
+	mi := &file_nola_v1_schedule_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4836,7 +4936,7 @@ func (x *ExplainOccurrenceRequest) String() string {
 func (*ExplainOccurrenceRequest) ProtoMessage() {}
 
 func (x *ExplainOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[58]
+	mi := &file_nola_v1_schedule_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4849,7 +4949,7 @@ func (x *ExplainOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*ExplainOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{58}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ExplainOccurrenceRequest) GetNamespace() string {
@@ -4889,7 +4989,7 @@ type ExplainOccurrenceResponse struct {
 
 func (x *ExplainOccurrenceResponse) Reset() {
 	*x = ExplainOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[59]
+	mi := &file_nola_v1_schedule_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4901,7 +5001,7 @@ func (x *ExplainOccurrenceResponse) String() string {
 func (*ExplainOccurrenceResponse) ProtoMessage() {}
 
 func (x *ExplainOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[59]
+	mi := &file_nola_v1_schedule_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4914,7 +5014,7 @@ func (x *ExplainOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*ExplainOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{59}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExplainOccurrenceResponse) GetNominalTime() *timestamppb.Timestamp {
@@ -5063,7 +5163,7 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\fpaused_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x17\xbaH\x14\xb2\x01\x11\"\r\b\xff\x82\xd1\xff\xaf\a\x10\xff\x93\xeb\xdc\x032\x00R\vpausedUntil\x12\x18\n" +
 	"\alimited\x18\x04 \x01(\bR\alimited\x124\n" +
 	"\x11remaining_actions\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10remainingActions\x12)\n" +
-	"\fpause_reason\x18\x06 \x01(\tB\x06\xbaH\x03\xd8\x01\x03R\vpauseReason\"\xf2\x03\n" +
+	"\fpause_reason\x18\x06 \x01(\tB\x06\xbaH\x03\xd8\x01\x03R\vpauseReason\"\xa0\x04\n" +
 	"\fScheduleInfo\x129\n" +
 	"\n" +
 	"next_times\x18\x01 \x03(\v2\x1a.google.protobuf.TimestampR\tnextTimes\x12+\n" +
@@ -5078,7 +5178,16 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"exceptions\x12\x1a\n" +
 	"\bfailures\x18\t \x01(\rR\bfailures\x12!\n" +
 	"\fdead_letters\x18\n" +
-	" \x01(\rR\vdeadLetters\"\x89\x01\n" +
+	" \x01(\rR\vdeadLetters\x12,\n" +
+	"\x05carry\x18\v \x01(\v2\x16.nola.v1.ScheduleCarryR\x05carry\"\xdd\x01\n" +
+	"\rScheduleCarry\x12\x16\n" +
+	"\x06result\x18\x01 \x01(\fR\x06result\x12;\n" +
+	"\vresult_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"resultTime\x12&\n" +
+	"\x0fresult_too_long\x18\x03 \x01(\bR\rresultTooLong\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x129\n" +
+	"\n" +
+	"error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\terrorTime\"\x89\x01\n" +
 	"\x11ScheduleException\x12=\n" +
 	"\fnominal_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vnominalTime\x125\n" +
 	"\bmoved_to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\amovedTo\"\xc6\x01\n" +
@@ -5177,7 +5286,7 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\x17TriggerScheduleResponse\x123\n" +
 	"\n" +
 	"occurrence\x18\x01 \x01(\v2\x13.nola.v1.OccurrenceR\n" +
-	"occurrence\"\xfc\x02\n" +
+	"occurrence\"\xad\x03\n" +
 	"\x16PreviewScheduleRequest\x121\n" +
 	"\x04spec\x18\x01 \x01(\v2\x15.nola.v1.ScheduleSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12I\n" +
 	"\x05after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x17\xbaH\x14\xb2\x01\x11\"\r\b\xff\x82\xd1\xff\xaf\a\x10\xff\x93\xeb\xdc\x032\x00R\x05after\x12 \n" +
@@ -5186,7 +5295,8 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x17\xbaH\x14\xb2\x01\x11\"\r\b\xff\x82\xd1\xff\xaf\a\x10\xff\x93\xeb\xdc\x032\x00R\x05until\x12)\n" +
 	"\vschedule_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\n" +
 	"scheduleId\x12L\n" +
-	"\tnamespace\x18\x06 \x01(\tB.\xbaH+r)\x18\x80\x012$^([a-z0-9]([a-z0-9._-]*[a-z0-9])?)?$R\tnamespace\"\xa3\x01\n" +
+	"\tnamespace\x18\x06 \x01(\tB.\xbaH+r)\x18\x80\x012$^([a-z0-9]([a-z0-9._-]*[a-z0-9])?)?$R\tnamespace\x12/\n" +
+	"\x06policy\x18\a \x01(\v2\x17.nola.v1.SchedulePolicyR\x06policy\"\xa3\x01\n" +
 	"\x17PreviewScheduleResponse\x120\n" +
 	"\x05times\x18\x01 \x03(\v2\x1a.google.protobuf.TimestampR\x05times\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x124\n" +
@@ -5433,7 +5543,7 @@ func file_nola_v1_schedule_proto_rawDescGZIP() []byte {
 }
 
 var file_nola_v1_schedule_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_nola_v1_schedule_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_nola_v1_schedule_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_nola_v1_schedule_proto_goTypes = []any{
 	(CronDialect)(0),                  // 0: nola.v1.CronDialect
 	(DayMatch)(0),                     // 1: nola.v1.DayMatch
@@ -5460,215 +5570,220 @@ var file_nola_v1_schedule_proto_goTypes = []any{
 	(*CatchupPolicy)(nil),             // 22: nola.v1.CatchupPolicy
 	(*ScheduleState)(nil),             // 23: nola.v1.ScheduleState
 	(*ScheduleInfo)(nil),              // 24: nola.v1.ScheduleInfo
-	(*ScheduleException)(nil),         // 25: nola.v1.ScheduleException
-	(*OutcomeCounter)(nil),            // 26: nola.v1.OutcomeCounter
-	(*Occurrence)(nil),                // 27: nola.v1.Occurrence
-	(*ScheduleWarning)(nil),           // 28: nola.v1.ScheduleWarning
-	(*CreateScheduleRequest)(nil),     // 29: nola.v1.CreateScheduleRequest
-	(*CreateScheduleResponse)(nil),    // 30: nola.v1.CreateScheduleResponse
-	(*GetScheduleRequest)(nil),        // 31: nola.v1.GetScheduleRequest
-	(*GetScheduleResponse)(nil),       // 32: nola.v1.GetScheduleResponse
-	(*UpdateScheduleRequest)(nil),     // 33: nola.v1.UpdateScheduleRequest
-	(*UpdateScheduleResponse)(nil),    // 34: nola.v1.UpdateScheduleResponse
-	(*DeleteScheduleRequest)(nil),     // 35: nola.v1.DeleteScheduleRequest
-	(*DeleteScheduleResponse)(nil),    // 36: nola.v1.DeleteScheduleResponse
-	(*ListSchedulesRequest)(nil),      // 37: nola.v1.ListSchedulesRequest
-	(*ListSchedulesResponse)(nil),     // 38: nola.v1.ListSchedulesResponse
-	(*PauseScheduleRequest)(nil),      // 39: nola.v1.PauseScheduleRequest
-	(*PauseScheduleResponse)(nil),     // 40: nola.v1.PauseScheduleResponse
-	(*UnpauseScheduleRequest)(nil),    // 41: nola.v1.UnpauseScheduleRequest
-	(*UnpauseScheduleResponse)(nil),   // 42: nola.v1.UnpauseScheduleResponse
-	(*TriggerScheduleRequest)(nil),    // 43: nola.v1.TriggerScheduleRequest
-	(*TriggerScheduleResponse)(nil),   // 44: nola.v1.TriggerScheduleResponse
-	(*PreviewScheduleRequest)(nil),    // 45: nola.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil),   // 46: nola.v1.PreviewScheduleResponse
-	(*ListOccurrencesRequest)(nil),    // 47: nola.v1.ListOccurrencesRequest
-	(*ListOccurrencesResponse)(nil),   // 48: nola.v1.ListOccurrencesResponse
-	(*Backfill)(nil),                  // 49: nola.v1.Backfill
-	(*BackfillScheduleRequest)(nil),   // 50: nola.v1.BackfillScheduleRequest
-	(*BackfillScheduleResponse)(nil),  // 51: nola.v1.BackfillScheduleResponse
-	(*ListBackfillsRequest)(nil),      // 52: nola.v1.ListBackfillsRequest
-	(*ListBackfillsResponse)(nil),     // 53: nola.v1.ListBackfillsResponse
-	(*GetBackfillRequest)(nil),        // 54: nola.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),       // 55: nola.v1.GetBackfillResponse
-	(*CancelBackfillRequest)(nil),     // 56: nola.v1.CancelBackfillRequest
-	(*CancelBackfillResponse)(nil),    // 57: nola.v1.CancelBackfillResponse
-	(*SkipOccurrenceRequest)(nil),     // 58: nola.v1.SkipOccurrenceRequest
-	(*SkipOccurrenceResponse)(nil),    // 59: nola.v1.SkipOccurrenceResponse
-	(*UnskipOccurrenceRequest)(nil),   // 60: nola.v1.UnskipOccurrenceRequest
-	(*UnskipOccurrenceResponse)(nil),  // 61: nola.v1.UnskipOccurrenceResponse
-	(*MoveOccurrenceRequest)(nil),     // 62: nola.v1.MoveOccurrenceRequest
-	(*MoveOccurrenceResponse)(nil),    // 63: nola.v1.MoveOccurrenceResponse
-	(*DeadLetter)(nil),                // 64: nola.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),    // 65: nola.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 66: nola.v1.ListDeadLettersResponse
-	(*RedriveDeadLetterRequest)(nil),  // 67: nola.v1.RedriveDeadLetterRequest
-	(*RedriveDeadLetterResponse)(nil), // 68: nola.v1.RedriveDeadLetterResponse
-	(*ExplainOccurrenceRequest)(nil),  // 69: nola.v1.ExplainOccurrenceRequest
-	(*ExplainOccurrenceResponse)(nil), // 70: nola.v1.ExplainOccurrenceResponse
-	nil,                               // 71: nola.v1.Schedule.LabelsEntry
-	(*ActorRef)(nil),                  // 72: nola.v1.ActorRef
-	(*timestamppb.Timestamp)(nil),     // 73: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 74: google.protobuf.Duration
-	(*Error)(nil),                     // 75: nola.v1.Error
-	(*fieldmaskpb.FieldMask)(nil),     // 76: google.protobuf.FieldMask
+	(*ScheduleCarry)(nil),             // 25: nola.v1.ScheduleCarry
+	(*ScheduleException)(nil),         // 26: nola.v1.ScheduleException
+	(*OutcomeCounter)(nil),            // 27: nola.v1.OutcomeCounter
+	(*Occurrence)(nil),                // 28: nola.v1.Occurrence
+	(*ScheduleWarning)(nil),           // 29: nola.v1.ScheduleWarning
+	(*CreateScheduleRequest)(nil),     // 30: nola.v1.CreateScheduleRequest
+	(*CreateScheduleResponse)(nil),    // 31: nola.v1.CreateScheduleResponse
+	(*GetScheduleRequest)(nil),        // 32: nola.v1.GetScheduleRequest
+	(*GetScheduleResponse)(nil),       // 33: nola.v1.GetScheduleResponse
+	(*UpdateScheduleRequest)(nil),     // 34: nola.v1.UpdateScheduleRequest
+	(*UpdateScheduleResponse)(nil),    // 35: nola.v1.UpdateScheduleResponse
+	(*DeleteScheduleRequest)(nil),     // 36: nola.v1.DeleteScheduleRequest
+	(*DeleteScheduleResponse)(nil),    // 37: nola.v1.DeleteScheduleResponse
+	(*ListSchedulesRequest)(nil),      // 38: nola.v1.ListSchedulesRequest
+	(*ListSchedulesResponse)(nil),     // 39: nola.v1.ListSchedulesResponse
+	(*PauseScheduleRequest)(nil),      // 40: nola.v1.PauseScheduleRequest
+	(*PauseScheduleResponse)(nil),     // 41: nola.v1.PauseScheduleResponse
+	(*UnpauseScheduleRequest)(nil),    // 42: nola.v1.UnpauseScheduleRequest
+	(*UnpauseScheduleResponse)(nil),   // 43: nola.v1.UnpauseScheduleResponse
+	(*TriggerScheduleRequest)(nil),    // 44: nola.v1.TriggerScheduleRequest
+	(*TriggerScheduleResponse)(nil),   // 45: nola.v1.TriggerScheduleResponse
+	(*PreviewScheduleRequest)(nil),    // 46: nola.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil),   // 47: nola.v1.PreviewScheduleResponse
+	(*ListOccurrencesRequest)(nil),    // 48: nola.v1.ListOccurrencesRequest
+	(*ListOccurrencesResponse)(nil),   // 49: nola.v1.ListOccurrencesResponse
+	(*Backfill)(nil),                  // 50: nola.v1.Backfill
+	(*BackfillScheduleRequest)(nil),   // 51: nola.v1.BackfillScheduleRequest
+	(*BackfillScheduleResponse)(nil),  // 52: nola.v1.BackfillScheduleResponse
+	(*ListBackfillsRequest)(nil),      // 53: nola.v1.ListBackfillsRequest
+	(*ListBackfillsResponse)(nil),     // 54: nola.v1.ListBackfillsResponse
+	(*GetBackfillRequest)(nil),        // 55: nola.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),       // 56: nola.v1.GetBackfillResponse
+	(*CancelBackfillRequest)(nil),     // 57: nola.v1.CancelBackfillRequest
+	(*CancelBackfillResponse)(nil),    // 58: nola.v1.CancelBackfillResponse
+	(*SkipOccurrenceRequest)(nil),     // 59: nola.v1.SkipOccurrenceRequest
+	(*SkipOccurrenceResponse)(nil),    // 60: nola.v1.SkipOccurrenceResponse
+	(*UnskipOccurrenceRequest)(nil),   // 61: nola.v1.UnskipOccurrenceRequest
+	(*UnskipOccurrenceResponse)(nil),  // 62: nola.v1.UnskipOccurrenceResponse
+	(*MoveOccurrenceRequest)(nil),     // 63: nola.v1.MoveOccurrenceRequest
+	(*MoveOccurrenceResponse)(nil),    // 64: nola.v1.MoveOccurrenceResponse
+	(*DeadLetter)(nil),                // 65: nola.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),    // 66: nola.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 67: nola.v1.ListDeadLettersResponse
+	(*RedriveDeadLetterRequest)(nil),  // 68: nola.v1.RedriveDeadLetterRequest
+	(*RedriveDeadLetterResponse)(nil), // 69: nola.v1.RedriveDeadLetterResponse
+	(*ExplainOccurrenceRequest)(nil),  // 70: nola.v1.ExplainOccurrenceRequest
+	(*ExplainOccurrenceResponse)(nil), // 71: nola.v1.ExplainOccurrenceResponse
+	nil,                               // 72: nola.v1.Schedule.LabelsEntry
+	(*ActorRef)(nil),                  // 73: nola.v1.ActorRef
+	(*timestamppb.Timestamp)(nil),     // 74: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 75: google.protobuf.Duration
+	(*Error)(nil),                     // 76: nola.v1.Error
+	(*fieldmaskpb.FieldMask)(nil),     // 77: google.protobuf.FieldMask
 }
 var file_nola_v1_schedule_proto_depIdxs = []int32{
 	12,  // 0: nola.v1.Schedule.target:type_name -> nola.v1.ScheduleTarget
 	13,  // 1: nola.v1.Schedule.spec:type_name -> nola.v1.ScheduleSpec
 	20,  // 2: nola.v1.Schedule.policy:type_name -> nola.v1.SchedulePolicy
 	23,  // 3: nola.v1.Schedule.state:type_name -> nola.v1.ScheduleState
-	71,  // 4: nola.v1.Schedule.labels:type_name -> nola.v1.Schedule.LabelsEntry
+	72,  // 4: nola.v1.Schedule.labels:type_name -> nola.v1.Schedule.LabelsEntry
 	24,  // 5: nola.v1.Schedule.info:type_name -> nola.v1.ScheduleInfo
-	72,  // 6: nola.v1.ScheduleTarget.actor:type_name -> nola.v1.ActorRef
+	73,  // 6: nola.v1.ScheduleTarget.actor:type_name -> nola.v1.ActorRef
 	14,  // 7: nola.v1.ScheduleSpec.cron:type_name -> nola.v1.CronSpec
 	16,  // 8: nola.v1.ScheduleSpec.calendar:type_name -> nola.v1.CalendarSpec
 	15,  // 9: nola.v1.ScheduleSpec.interval:type_name -> nola.v1.IntervalSpec
-	73,  // 10: nola.v1.ScheduleSpec.at:type_name -> google.protobuf.Timestamp
+	74,  // 10: nola.v1.ScheduleSpec.at:type_name -> google.protobuf.Timestamp
 	18,  // 11: nola.v1.ScheduleSpec.exclude:type_name -> nola.v1.ExcludeSpec
-	73,  // 12: nola.v1.ScheduleSpec.start_time:type_name -> google.protobuf.Timestamp
-	73,  // 13: nola.v1.ScheduleSpec.end_time:type_name -> google.protobuf.Timestamp
-	74,  // 14: nola.v1.ScheduleSpec.jitter:type_name -> google.protobuf.Duration
+	74,  // 12: nola.v1.ScheduleSpec.start_time:type_name -> google.protobuf.Timestamp
+	74,  // 13: nola.v1.ScheduleSpec.end_time:type_name -> google.protobuf.Timestamp
+	75,  // 14: nola.v1.ScheduleSpec.jitter:type_name -> google.protobuf.Duration
 	2,   // 15: nola.v1.ScheduleSpec.dst_gap:type_name -> nola.v1.DstGap
 	3,   // 16: nola.v1.ScheduleSpec.dst_overlap:type_name -> nola.v1.DstOverlap
 	17,  // 17: nola.v1.ScheduleSpec.calendar_interval:type_name -> nola.v1.CalendarIntervalSpec
 	0,   // 18: nola.v1.CronSpec.dialect:type_name -> nola.v1.CronDialect
 	1,   // 19: nola.v1.CronSpec.day_match:type_name -> nola.v1.DayMatch
-	74,  // 20: nola.v1.IntervalSpec.every:type_name -> google.protobuf.Duration
-	74,  // 21: nola.v1.IntervalSpec.phase:type_name -> google.protobuf.Duration
-	73,  // 22: nola.v1.IntervalSpec.anchor:type_name -> google.protobuf.Timestamp
+	75,  // 20: nola.v1.IntervalSpec.every:type_name -> google.protobuf.Duration
+	75,  // 21: nola.v1.IntervalSpec.phase:type_name -> google.protobuf.Duration
+	74,  // 22: nola.v1.IntervalSpec.anchor:type_name -> google.protobuf.Timestamp
 	0,   // 23: nola.v1.CalendarSpec.dialect:type_name -> nola.v1.CronDialect
 	1,   // 24: nola.v1.CalendarSpec.day_match:type_name -> nola.v1.DayMatch
 	8,   // 25: nola.v1.CalendarIntervalSpec.unit:type_name -> nola.v1.CalendarUnit
-	74,  // 26: nola.v1.CalendarIntervalSpec.at:type_name -> google.protobuf.Duration
+	75,  // 26: nola.v1.CalendarIntervalSpec.at:type_name -> google.protobuf.Duration
 	16,  // 27: nola.v1.ExcludeSpec.calendar:type_name -> nola.v1.CalendarSpec
 	19,  // 28: nola.v1.ExcludeSpec.dates:type_name -> nola.v1.DateRange
 	4,   // 29: nola.v1.SchedulePolicy.overlap:type_name -> nola.v1.OverlapPolicy
 	22,  // 30: nola.v1.SchedulePolicy.catchup:type_name -> nola.v1.CatchupPolicy
 	21,  // 31: nola.v1.SchedulePolicy.retry:type_name -> nola.v1.RetryPolicy
-	74,  // 32: nola.v1.RetryPolicy.deadline:type_name -> google.protobuf.Duration
-	74,  // 33: nola.v1.RetryPolicy.backoff_min:type_name -> google.protobuf.Duration
-	74,  // 34: nola.v1.RetryPolicy.backoff_max:type_name -> google.protobuf.Duration
+	75,  // 32: nola.v1.RetryPolicy.deadline:type_name -> google.protobuf.Duration
+	75,  // 33: nola.v1.RetryPolicy.backoff_min:type_name -> google.protobuf.Duration
+	75,  // 34: nola.v1.RetryPolicy.backoff_max:type_name -> google.protobuf.Duration
 	5,   // 35: nola.v1.CatchupPolicy.mode:type_name -> nola.v1.CatchupMode
-	74,  // 36: nola.v1.CatchupPolicy.window:type_name -> google.protobuf.Duration
-	74,  // 37: nola.v1.CatchupPolicy.spacing:type_name -> google.protobuf.Duration
-	73,  // 38: nola.v1.ScheduleState.paused_until:type_name -> google.protobuf.Timestamp
-	73,  // 39: nola.v1.ScheduleInfo.next_times:type_name -> google.protobuf.Timestamp
-	27,  // 40: nola.v1.ScheduleInfo.recent:type_name -> nola.v1.Occurrence
-	27,  // 41: nola.v1.ScheduleInfo.running:type_name -> nola.v1.Occurrence
-	26,  // 42: nola.v1.ScheduleInfo.counters:type_name -> nola.v1.OutcomeCounter
-	73,  // 43: nola.v1.ScheduleInfo.created:type_name -> google.protobuf.Timestamp
-	73,  // 44: nola.v1.ScheduleInfo.updated:type_name -> google.protobuf.Timestamp
-	27,  // 45: nola.v1.ScheduleInfo.buffered:type_name -> nola.v1.Occurrence
-	25,  // 46: nola.v1.ScheduleInfo.exceptions:type_name -> nola.v1.ScheduleException
-	73,  // 47: nola.v1.ScheduleException.nominal_time:type_name -> google.protobuf.Timestamp
-	73,  // 48: nola.v1.ScheduleException.moved_to:type_name -> google.protobuf.Timestamp
-	7,   // 49: nola.v1.OutcomeCounter.outcome:type_name -> nola.v1.Outcome
-	73,  // 50: nola.v1.OutcomeCounter.first_time:type_name -> google.protobuf.Timestamp
-	73,  // 51: nola.v1.OutcomeCounter.last_time:type_name -> google.protobuf.Timestamp
-	73,  // 52: nola.v1.Occurrence.nominal_time:type_name -> google.protobuf.Timestamp
-	6,   // 53: nola.v1.Occurrence.kind:type_name -> nola.v1.OccurrenceKind
-	7,   // 54: nola.v1.Occurrence.outcome:type_name -> nola.v1.Outcome
-	73,  // 55: nola.v1.Occurrence.start_time:type_name -> google.protobuf.Timestamp
-	73,  // 56: nola.v1.Occurrence.end_time:type_name -> google.protobuf.Timestamp
-	75,  // 57: nola.v1.Occurrence.error:type_name -> nola.v1.Error
-	73,  // 58: nola.v1.Occurrence.last_nominal_time:type_name -> google.protobuf.Timestamp
-	11,  // 59: nola.v1.CreateScheduleRequest.schedule:type_name -> nola.v1.Schedule
-	11,  // 60: nola.v1.CreateScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	28,  // 61: nola.v1.CreateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
-	11,  // 62: nola.v1.GetScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	11,  // 63: nola.v1.UpdateScheduleRequest.schedule:type_name -> nola.v1.Schedule
-	76,  // 64: nola.v1.UpdateScheduleRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11,  // 65: nola.v1.UpdateScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	28,  // 66: nola.v1.UpdateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
-	9,   // 67: nola.v1.ListSchedulesRequest.order:type_name -> nola.v1.ScheduleOrder
-	11,  // 68: nola.v1.ListSchedulesResponse.schedules:type_name -> nola.v1.Schedule
-	73,  // 69: nola.v1.PauseScheduleRequest.until:type_name -> google.protobuf.Timestamp
-	11,  // 70: nola.v1.PauseScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	11,  // 71: nola.v1.UnpauseScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	4,   // 72: nola.v1.TriggerScheduleRequest.overlap:type_name -> nola.v1.OverlapPolicy
-	27,  // 73: nola.v1.TriggerScheduleResponse.occurrence:type_name -> nola.v1.Occurrence
-	13,  // 74: nola.v1.PreviewScheduleRequest.spec:type_name -> nola.v1.ScheduleSpec
-	73,  // 75: nola.v1.PreviewScheduleRequest.after:type_name -> google.protobuf.Timestamp
-	73,  // 76: nola.v1.PreviewScheduleRequest.until:type_name -> google.protobuf.Timestamp
-	73,  // 77: nola.v1.PreviewScheduleResponse.times:type_name -> google.protobuf.Timestamp
-	28,  // 78: nola.v1.PreviewScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
-	27,  // 79: nola.v1.ListOccurrencesResponse.occurrences:type_name -> nola.v1.Occurrence
-	73,  // 80: nola.v1.Backfill.start_time:type_name -> google.protobuf.Timestamp
-	73,  // 81: nola.v1.Backfill.end_time:type_name -> google.protobuf.Timestamp
-	4,   // 82: nola.v1.Backfill.overlap:type_name -> nola.v1.OverlapPolicy
-	10,  // 83: nola.v1.Backfill.state:type_name -> nola.v1.BackfillState
-	73,  // 84: nola.v1.Backfill.last_nominal_time:type_name -> google.protobuf.Timestamp
-	73,  // 85: nola.v1.Backfill.create_time:type_name -> google.protobuf.Timestamp
-	73,  // 86: nola.v1.Backfill.finish_time:type_name -> google.protobuf.Timestamp
-	73,  // 87: nola.v1.BackfillScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
-	73,  // 88: nola.v1.BackfillScheduleRequest.end_time:type_name -> google.protobuf.Timestamp
-	4,   // 89: nola.v1.BackfillScheduleRequest.overlap:type_name -> nola.v1.OverlapPolicy
-	49,  // 90: nola.v1.BackfillScheduleResponse.backfill:type_name -> nola.v1.Backfill
-	73,  // 91: nola.v1.BackfillScheduleResponse.first_time:type_name -> google.protobuf.Timestamp
-	73,  // 92: nola.v1.BackfillScheduleResponse.last_time:type_name -> google.protobuf.Timestamp
-	49,  // 93: nola.v1.ListBackfillsResponse.backfills:type_name -> nola.v1.Backfill
-	49,  // 94: nola.v1.GetBackfillResponse.backfill:type_name -> nola.v1.Backfill
-	49,  // 95: nola.v1.CancelBackfillResponse.backfill:type_name -> nola.v1.Backfill
-	73,  // 96: nola.v1.SkipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
-	73,  // 97: nola.v1.UnskipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
-	73,  // 98: nola.v1.MoveOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
-	73,  // 99: nola.v1.MoveOccurrenceRequest.to:type_name -> google.protobuf.Timestamp
-	73,  // 100: nola.v1.DeadLetter.nominal_time:type_name -> google.protobuf.Timestamp
-	6,   // 101: nola.v1.DeadLetter.kind:type_name -> nola.v1.OccurrenceKind
-	75,  // 102: nola.v1.DeadLetter.error:type_name -> nola.v1.Error
-	73,  // 103: nola.v1.DeadLetter.start_time:type_name -> google.protobuf.Timestamp
-	73,  // 104: nola.v1.DeadLetter.fail_time:type_name -> google.protobuf.Timestamp
-	64,  // 105: nola.v1.ListDeadLettersResponse.dead_letters:type_name -> nola.v1.DeadLetter
-	27,  // 106: nola.v1.RedriveDeadLetterResponse.occurrence:type_name -> nola.v1.Occurrence
-	73,  // 107: nola.v1.ExplainOccurrenceRequest.time:type_name -> google.protobuf.Timestamp
-	73,  // 108: nola.v1.ExplainOccurrenceResponse.nominal_time:type_name -> google.protobuf.Timestamp
-	27,  // 109: nola.v1.ExplainOccurrenceResponse.occurrence:type_name -> nola.v1.Occurrence
-	29,  // 110: nola.v1.ScheduleService.CreateSchedule:input_type -> nola.v1.CreateScheduleRequest
-	31,  // 111: nola.v1.ScheduleService.GetSchedule:input_type -> nola.v1.GetScheduleRequest
-	33,  // 112: nola.v1.ScheduleService.UpdateSchedule:input_type -> nola.v1.UpdateScheduleRequest
-	35,  // 113: nola.v1.ScheduleService.DeleteSchedule:input_type -> nola.v1.DeleteScheduleRequest
-	37,  // 114: nola.v1.ScheduleService.ListSchedules:input_type -> nola.v1.ListSchedulesRequest
-	39,  // 115: nola.v1.ScheduleService.PauseSchedule:input_type -> nola.v1.PauseScheduleRequest
-	41,  // 116: nola.v1.ScheduleService.UnpauseSchedule:input_type -> nola.v1.UnpauseScheduleRequest
-	43,  // 117: nola.v1.ScheduleService.TriggerSchedule:input_type -> nola.v1.TriggerScheduleRequest
-	45,  // 118: nola.v1.ScheduleService.PreviewSchedule:input_type -> nola.v1.PreviewScheduleRequest
-	47,  // 119: nola.v1.ScheduleService.ListOccurrences:input_type -> nola.v1.ListOccurrencesRequest
-	50,  // 120: nola.v1.ScheduleService.BackfillSchedule:input_type -> nola.v1.BackfillScheduleRequest
-	52,  // 121: nola.v1.ScheduleService.ListBackfills:input_type -> nola.v1.ListBackfillsRequest
-	54,  // 122: nola.v1.ScheduleService.GetBackfill:input_type -> nola.v1.GetBackfillRequest
-	56,  // 123: nola.v1.ScheduleService.CancelBackfill:input_type -> nola.v1.CancelBackfillRequest
-	58,  // 124: nola.v1.ScheduleService.SkipOccurrence:input_type -> nola.v1.SkipOccurrenceRequest
-	60,  // 125: nola.v1.ScheduleService.UnskipOccurrence:input_type -> nola.v1.UnskipOccurrenceRequest
-	62,  // 126: nola.v1.ScheduleService.MoveOccurrence:input_type -> nola.v1.MoveOccurrenceRequest
-	65,  // 127: nola.v1.ScheduleService.ListDeadLetters:input_type -> nola.v1.ListDeadLettersRequest
-	67,  // 128: nola.v1.ScheduleService.RedriveDeadLetter:input_type -> nola.v1.RedriveDeadLetterRequest
-	69,  // 129: nola.v1.ScheduleService.ExplainOccurrence:input_type -> nola.v1.ExplainOccurrenceRequest
-	30,  // 130: nola.v1.ScheduleService.CreateSchedule:output_type -> nola.v1.CreateScheduleResponse
-	32,  // 131: nola.v1.ScheduleService.GetSchedule:output_type -> nola.v1.GetScheduleResponse
-	34,  // 132: nola.v1.ScheduleService.UpdateSchedule:output_type -> nola.v1.UpdateScheduleResponse
-	36,  // 133: nola.v1.ScheduleService.DeleteSchedule:output_type -> nola.v1.DeleteScheduleResponse
-	38,  // 134: nola.v1.ScheduleService.ListSchedules:output_type -> nola.v1.ListSchedulesResponse
-	40,  // 135: nola.v1.ScheduleService.PauseSchedule:output_type -> nola.v1.PauseScheduleResponse
-	42,  // 136: nola.v1.ScheduleService.UnpauseSchedule:output_type -> nola.v1.UnpauseScheduleResponse
-	44,  // 137: nola.v1.ScheduleService.TriggerSchedule:output_type -> nola.v1.TriggerScheduleResponse
-	46,  // 138: nola.v1.ScheduleService.PreviewSchedule:output_type -> nola.v1.PreviewScheduleResponse
-	48,  // 139: nola.v1.ScheduleService.ListOccurrences:output_type -> nola.v1.ListOccurrencesResponse
-	51,  // 140: nola.v1.ScheduleService.BackfillSchedule:output_type -> nola.v1.BackfillScheduleResponse
-	53,  // 141: nola.v1.ScheduleService.ListBackfills:output_type -> nola.v1.ListBackfillsResponse
-	55,  // 142: nola.v1.ScheduleService.GetBackfill:output_type -> nola.v1.GetBackfillResponse
-	57,  // 143: nola.v1.ScheduleService.CancelBackfill:output_type -> nola.v1.CancelBackfillResponse
-	59,  // 144: nola.v1.ScheduleService.SkipOccurrence:output_type -> nola.v1.SkipOccurrenceResponse
-	61,  // 145: nola.v1.ScheduleService.UnskipOccurrence:output_type -> nola.v1.UnskipOccurrenceResponse
-	63,  // 146: nola.v1.ScheduleService.MoveOccurrence:output_type -> nola.v1.MoveOccurrenceResponse
-	66,  // 147: nola.v1.ScheduleService.ListDeadLetters:output_type -> nola.v1.ListDeadLettersResponse
-	68,  // 148: nola.v1.ScheduleService.RedriveDeadLetter:output_type -> nola.v1.RedriveDeadLetterResponse
-	70,  // 149: nola.v1.ScheduleService.ExplainOccurrence:output_type -> nola.v1.ExplainOccurrenceResponse
-	130, // [130:150] is the sub-list for method output_type
-	110, // [110:130] is the sub-list for method input_type
-	110, // [110:110] is the sub-list for extension type_name
-	110, // [110:110] is the sub-list for extension extendee
-	0,   // [0:110] is the sub-list for field type_name
+	75,  // 36: nola.v1.CatchupPolicy.window:type_name -> google.protobuf.Duration
+	75,  // 37: nola.v1.CatchupPolicy.spacing:type_name -> google.protobuf.Duration
+	74,  // 38: nola.v1.ScheduleState.paused_until:type_name -> google.protobuf.Timestamp
+	74,  // 39: nola.v1.ScheduleInfo.next_times:type_name -> google.protobuf.Timestamp
+	28,  // 40: nola.v1.ScheduleInfo.recent:type_name -> nola.v1.Occurrence
+	28,  // 41: nola.v1.ScheduleInfo.running:type_name -> nola.v1.Occurrence
+	27,  // 42: nola.v1.ScheduleInfo.counters:type_name -> nola.v1.OutcomeCounter
+	74,  // 43: nola.v1.ScheduleInfo.created:type_name -> google.protobuf.Timestamp
+	74,  // 44: nola.v1.ScheduleInfo.updated:type_name -> google.protobuf.Timestamp
+	28,  // 45: nola.v1.ScheduleInfo.buffered:type_name -> nola.v1.Occurrence
+	26,  // 46: nola.v1.ScheduleInfo.exceptions:type_name -> nola.v1.ScheduleException
+	25,  // 47: nola.v1.ScheduleInfo.carry:type_name -> nola.v1.ScheduleCarry
+	74,  // 48: nola.v1.ScheduleCarry.result_time:type_name -> google.protobuf.Timestamp
+	74,  // 49: nola.v1.ScheduleCarry.error_time:type_name -> google.protobuf.Timestamp
+	74,  // 50: nola.v1.ScheduleException.nominal_time:type_name -> google.protobuf.Timestamp
+	74,  // 51: nola.v1.ScheduleException.moved_to:type_name -> google.protobuf.Timestamp
+	7,   // 52: nola.v1.OutcomeCounter.outcome:type_name -> nola.v1.Outcome
+	74,  // 53: nola.v1.OutcomeCounter.first_time:type_name -> google.protobuf.Timestamp
+	74,  // 54: nola.v1.OutcomeCounter.last_time:type_name -> google.protobuf.Timestamp
+	74,  // 55: nola.v1.Occurrence.nominal_time:type_name -> google.protobuf.Timestamp
+	6,   // 56: nola.v1.Occurrence.kind:type_name -> nola.v1.OccurrenceKind
+	7,   // 57: nola.v1.Occurrence.outcome:type_name -> nola.v1.Outcome
+	74,  // 58: nola.v1.Occurrence.start_time:type_name -> google.protobuf.Timestamp
+	74,  // 59: nola.v1.Occurrence.end_time:type_name -> google.protobuf.Timestamp
+	76,  // 60: nola.v1.Occurrence.error:type_name -> nola.v1.Error
+	74,  // 61: nola.v1.Occurrence.last_nominal_time:type_name -> google.protobuf.Timestamp
+	11,  // 62: nola.v1.CreateScheduleRequest.schedule:type_name -> nola.v1.Schedule
+	11,  // 63: nola.v1.CreateScheduleResponse.schedule:type_name -> nola.v1.Schedule
+	29,  // 64: nola.v1.CreateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
+	11,  // 65: nola.v1.GetScheduleResponse.schedule:type_name -> nola.v1.Schedule
+	11,  // 66: nola.v1.UpdateScheduleRequest.schedule:type_name -> nola.v1.Schedule
+	77,  // 67: nola.v1.UpdateScheduleRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11,  // 68: nola.v1.UpdateScheduleResponse.schedule:type_name -> nola.v1.Schedule
+	29,  // 69: nola.v1.UpdateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
+	9,   // 70: nola.v1.ListSchedulesRequest.order:type_name -> nola.v1.ScheduleOrder
+	11,  // 71: nola.v1.ListSchedulesResponse.schedules:type_name -> nola.v1.Schedule
+	74,  // 72: nola.v1.PauseScheduleRequest.until:type_name -> google.protobuf.Timestamp
+	11,  // 73: nola.v1.PauseScheduleResponse.schedule:type_name -> nola.v1.Schedule
+	11,  // 74: nola.v1.UnpauseScheduleResponse.schedule:type_name -> nola.v1.Schedule
+	4,   // 75: nola.v1.TriggerScheduleRequest.overlap:type_name -> nola.v1.OverlapPolicy
+	28,  // 76: nola.v1.TriggerScheduleResponse.occurrence:type_name -> nola.v1.Occurrence
+	13,  // 77: nola.v1.PreviewScheduleRequest.spec:type_name -> nola.v1.ScheduleSpec
+	74,  // 78: nola.v1.PreviewScheduleRequest.after:type_name -> google.protobuf.Timestamp
+	74,  // 79: nola.v1.PreviewScheduleRequest.until:type_name -> google.protobuf.Timestamp
+	20,  // 80: nola.v1.PreviewScheduleRequest.policy:type_name -> nola.v1.SchedulePolicy
+	74,  // 81: nola.v1.PreviewScheduleResponse.times:type_name -> google.protobuf.Timestamp
+	29,  // 82: nola.v1.PreviewScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
+	28,  // 83: nola.v1.ListOccurrencesResponse.occurrences:type_name -> nola.v1.Occurrence
+	74,  // 84: nola.v1.Backfill.start_time:type_name -> google.protobuf.Timestamp
+	74,  // 85: nola.v1.Backfill.end_time:type_name -> google.protobuf.Timestamp
+	4,   // 86: nola.v1.Backfill.overlap:type_name -> nola.v1.OverlapPolicy
+	10,  // 87: nola.v1.Backfill.state:type_name -> nola.v1.BackfillState
+	74,  // 88: nola.v1.Backfill.last_nominal_time:type_name -> google.protobuf.Timestamp
+	74,  // 89: nola.v1.Backfill.create_time:type_name -> google.protobuf.Timestamp
+	74,  // 90: nola.v1.Backfill.finish_time:type_name -> google.protobuf.Timestamp
+	74,  // 91: nola.v1.BackfillScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
+	74,  // 92: nola.v1.BackfillScheduleRequest.end_time:type_name -> google.protobuf.Timestamp
+	4,   // 93: nola.v1.BackfillScheduleRequest.overlap:type_name -> nola.v1.OverlapPolicy
+	50,  // 94: nola.v1.BackfillScheduleResponse.backfill:type_name -> nola.v1.Backfill
+	74,  // 95: nola.v1.BackfillScheduleResponse.first_time:type_name -> google.protobuf.Timestamp
+	74,  // 96: nola.v1.BackfillScheduleResponse.last_time:type_name -> google.protobuf.Timestamp
+	50,  // 97: nola.v1.ListBackfillsResponse.backfills:type_name -> nola.v1.Backfill
+	50,  // 98: nola.v1.GetBackfillResponse.backfill:type_name -> nola.v1.Backfill
+	50,  // 99: nola.v1.CancelBackfillResponse.backfill:type_name -> nola.v1.Backfill
+	74,  // 100: nola.v1.SkipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
+	74,  // 101: nola.v1.UnskipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
+	74,  // 102: nola.v1.MoveOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
+	74,  // 103: nola.v1.MoveOccurrenceRequest.to:type_name -> google.protobuf.Timestamp
+	74,  // 104: nola.v1.DeadLetter.nominal_time:type_name -> google.protobuf.Timestamp
+	6,   // 105: nola.v1.DeadLetter.kind:type_name -> nola.v1.OccurrenceKind
+	76,  // 106: nola.v1.DeadLetter.error:type_name -> nola.v1.Error
+	74,  // 107: nola.v1.DeadLetter.start_time:type_name -> google.protobuf.Timestamp
+	74,  // 108: nola.v1.DeadLetter.fail_time:type_name -> google.protobuf.Timestamp
+	65,  // 109: nola.v1.ListDeadLettersResponse.dead_letters:type_name -> nola.v1.DeadLetter
+	28,  // 110: nola.v1.RedriveDeadLetterResponse.occurrence:type_name -> nola.v1.Occurrence
+	74,  // 111: nola.v1.ExplainOccurrenceRequest.time:type_name -> google.protobuf.Timestamp
+	74,  // 112: nola.v1.ExplainOccurrenceResponse.nominal_time:type_name -> google.protobuf.Timestamp
+	28,  // 113: nola.v1.ExplainOccurrenceResponse.occurrence:type_name -> nola.v1.Occurrence
+	30,  // 114: nola.v1.ScheduleService.CreateSchedule:input_type -> nola.v1.CreateScheduleRequest
+	32,  // 115: nola.v1.ScheduleService.GetSchedule:input_type -> nola.v1.GetScheduleRequest
+	34,  // 116: nola.v1.ScheduleService.UpdateSchedule:input_type -> nola.v1.UpdateScheduleRequest
+	36,  // 117: nola.v1.ScheduleService.DeleteSchedule:input_type -> nola.v1.DeleteScheduleRequest
+	38,  // 118: nola.v1.ScheduleService.ListSchedules:input_type -> nola.v1.ListSchedulesRequest
+	40,  // 119: nola.v1.ScheduleService.PauseSchedule:input_type -> nola.v1.PauseScheduleRequest
+	42,  // 120: nola.v1.ScheduleService.UnpauseSchedule:input_type -> nola.v1.UnpauseScheduleRequest
+	44,  // 121: nola.v1.ScheduleService.TriggerSchedule:input_type -> nola.v1.TriggerScheduleRequest
+	46,  // 122: nola.v1.ScheduleService.PreviewSchedule:input_type -> nola.v1.PreviewScheduleRequest
+	48,  // 123: nola.v1.ScheduleService.ListOccurrences:input_type -> nola.v1.ListOccurrencesRequest
+	51,  // 124: nola.v1.ScheduleService.BackfillSchedule:input_type -> nola.v1.BackfillScheduleRequest
+	53,  // 125: nola.v1.ScheduleService.ListBackfills:input_type -> nola.v1.ListBackfillsRequest
+	55,  // 126: nola.v1.ScheduleService.GetBackfill:input_type -> nola.v1.GetBackfillRequest
+	57,  // 127: nola.v1.ScheduleService.CancelBackfill:input_type -> nola.v1.CancelBackfillRequest
+	59,  // 128: nola.v1.ScheduleService.SkipOccurrence:input_type -> nola.v1.SkipOccurrenceRequest
+	61,  // 129: nola.v1.ScheduleService.UnskipOccurrence:input_type -> nola.v1.UnskipOccurrenceRequest
+	63,  // 130: nola.v1.ScheduleService.MoveOccurrence:input_type -> nola.v1.MoveOccurrenceRequest
+	66,  // 131: nola.v1.ScheduleService.ListDeadLetters:input_type -> nola.v1.ListDeadLettersRequest
+	68,  // 132: nola.v1.ScheduleService.RedriveDeadLetter:input_type -> nola.v1.RedriveDeadLetterRequest
+	70,  // 133: nola.v1.ScheduleService.ExplainOccurrence:input_type -> nola.v1.ExplainOccurrenceRequest
+	31,  // 134: nola.v1.ScheduleService.CreateSchedule:output_type -> nola.v1.CreateScheduleResponse
+	33,  // 135: nola.v1.ScheduleService.GetSchedule:output_type -> nola.v1.GetScheduleResponse
+	35,  // 136: nola.v1.ScheduleService.UpdateSchedule:output_type -> nola.v1.UpdateScheduleResponse
+	37,  // 137: nola.v1.ScheduleService.DeleteSchedule:output_type -> nola.v1.DeleteScheduleResponse
+	39,  // 138: nola.v1.ScheduleService.ListSchedules:output_type -> nola.v1.ListSchedulesResponse
+	41,  // 139: nola.v1.ScheduleService.PauseSchedule:output_type -> nola.v1.PauseScheduleResponse
+	43,  // 140: nola.v1.ScheduleService.UnpauseSchedule:output_type -> nola.v1.UnpauseScheduleResponse
+	45,  // 141: nola.v1.ScheduleService.TriggerSchedule:output_type -> nola.v1.TriggerScheduleResponse
+	47,  // 142: nola.v1.ScheduleService.PreviewSchedule:output_type -> nola.v1.PreviewScheduleResponse
+	49,  // 143: nola.v1.ScheduleService.ListOccurrences:output_type -> nola.v1.ListOccurrencesResponse
+	52,  // 144: nola.v1.ScheduleService.BackfillSchedule:output_type -> nola.v1.BackfillScheduleResponse
+	54,  // 145: nola.v1.ScheduleService.ListBackfills:output_type -> nola.v1.ListBackfillsResponse
+	56,  // 146: nola.v1.ScheduleService.GetBackfill:output_type -> nola.v1.GetBackfillResponse
+	58,  // 147: nola.v1.ScheduleService.CancelBackfill:output_type -> nola.v1.CancelBackfillResponse
+	60,  // 148: nola.v1.ScheduleService.SkipOccurrence:output_type -> nola.v1.SkipOccurrenceResponse
+	62,  // 149: nola.v1.ScheduleService.UnskipOccurrence:output_type -> nola.v1.UnskipOccurrenceResponse
+	64,  // 150: nola.v1.ScheduleService.MoveOccurrence:output_type -> nola.v1.MoveOccurrenceResponse
+	67,  // 151: nola.v1.ScheduleService.ListDeadLetters:output_type -> nola.v1.ListDeadLettersResponse
+	69,  // 152: nola.v1.ScheduleService.RedriveDeadLetter:output_type -> nola.v1.RedriveDeadLetterResponse
+	71,  // 153: nola.v1.ScheduleService.ExplainOccurrence:output_type -> nola.v1.ExplainOccurrenceResponse
+	134, // [134:154] is the sub-list for method output_type
+	114, // [114:134] is the sub-list for method input_type
+	114, // [114:114] is the sub-list for extension type_name
+	114, // [114:114] is the sub-list for extension extendee
+	0,   // [0:114] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_schedule_proto_init() }
@@ -5683,14 +5798,14 @@ func file_nola_v1_schedule_proto_init() {
 		(*ExcludeSpec_HolidayCalendar)(nil),
 		(*ExcludeSpec_Dates)(nil),
 	}
-	file_nola_v1_schedule_proto_msgTypes[32].OneofWrappers = []any{}
+	file_nola_v1_schedule_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_schedule_proto_rawDesc), len(file_nola_v1_schedule_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   61,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -223,7 +223,7 @@ func TestValidate(t *testing.T) {
 			}
 		})},
 		"mode of a later version": {change(push, func(r *nolav1.PushModuleRequest) {
-			r.Manifest = &nolav1.ModuleManifest{Mode: 2}
+			r.Manifest = &nolav1.ModuleManifest{Mode: 3}
 		}), "manifest.mode enum.defined_only"},
 		"capability of no such form": {change(push, func(r *nolav1.PushModuleRequest) {
 			r.Manifest = &nolav1.ModuleManifest{Capabilities: []string{"kv-get"}}

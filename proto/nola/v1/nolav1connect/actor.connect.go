@@ -50,6 +50,9 @@ const (
 	// ActorServiceCompleteInvocationProcedure is the fully-qualified name of the ActorService's
 	// CompleteInvocation RPC.
 	ActorServiceCompleteInvocationProcedure = "/nola.v1.ActorService/CompleteInvocation"
+	// ActorServiceListDeferredProcedure is the fully-qualified name of the ActorService's ListDeferred
+	// RPC.
+	ActorServiceListDeferredProcedure = "/nola.v1.ActorService/ListDeferred"
 	// ActorServiceCreateActorProcedure is the fully-qualified name of the ActorService's CreateActor
 	// RPC.
 	ActorServiceCreateActorProcedure = "/nola.v1.ActorService/CreateActor"
@@ -107,6 +110,9 @@ type ActorServiceClient interface {
 	// INVOCATION_NOT_FOUND for a token that was used, or whose deadline has
 	// passed.
 	CompleteInvocation(context.Context, *connect.Request[v1.CompleteInvocationRequest]) (*connect.Response[v1.CompleteInvocationResponse], error)
+	// ListDeferred lists the deferred invocations of an actor that wait for their
+	// answer, those first whose deadlines come first. An actor has at most 1,000.
+	ListDeferred(context.Context, *connect.Request[v1.ListDeferredRequest]) (*connect.Response[v1.ListDeferredResponse], error)
 	// CreateActor makes an actor before its first call and keeps the payload
 	// that its guest gets at every start. It answers ALREADY_EXISTS for an
 	// actor that exists.
@@ -194,6 +200,12 @@ func NewActorServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(actorServiceMethods.ByName("CompleteInvocation")),
 			connect.WithClientOptions(opts...),
 		),
+		listDeferred: connect.NewClient[v1.ListDeferredRequest, v1.ListDeferredResponse](
+			httpClient,
+			baseURL+ActorServiceListDeferredProcedure,
+			connect.WithSchema(actorServiceMethods.ByName("ListDeferred")),
+			connect.WithClientOptions(opts...),
+		),
 		createActor: connect.NewClient[v1.CreateActorRequest, v1.CreateActorResponse](
 			httpClient,
 			baseURL+ActorServiceCreateActorProcedure,
@@ -272,6 +284,7 @@ type actorServiceClient struct {
 	multiCast          *connect.Client[v1.MultiCastRequest, v1.MultiCastResponse]
 	getInvocation      *connect.Client[v1.GetInvocationRequest, v1.GetInvocationResponse]
 	completeInvocation *connect.Client[v1.CompleteInvocationRequest, v1.CompleteInvocationResponse]
+	listDeferred       *connect.Client[v1.ListDeferredRequest, v1.ListDeferredResponse]
 	createActor        *connect.Client[v1.CreateActorRequest, v1.CreateActorResponse]
 	describeActor      *connect.Client[v1.DescribeActorRequest, v1.DescribeActorResponse]
 	listActors         *connect.Client[v1.ListActorsRequest, v1.ListActorsResponse]
@@ -318,6 +331,11 @@ func (c *actorServiceClient) GetInvocation(ctx context.Context, req *connect.Req
 // CompleteInvocation calls nola.v1.ActorService.CompleteInvocation.
 func (c *actorServiceClient) CompleteInvocation(ctx context.Context, req *connect.Request[v1.CompleteInvocationRequest]) (*connect.Response[v1.CompleteInvocationResponse], error) {
 	return c.completeInvocation.CallUnary(ctx, req)
+}
+
+// ListDeferred calls nola.v1.ActorService.ListDeferred.
+func (c *actorServiceClient) ListDeferred(ctx context.Context, req *connect.Request[v1.ListDeferredRequest]) (*connect.Response[v1.ListDeferredResponse], error) {
+	return c.listDeferred.CallUnary(ctx, req)
 }
 
 // CreateActor calls nola.v1.ActorService.CreateActor.
@@ -403,6 +421,9 @@ type ActorServiceHandler interface {
 	// INVOCATION_NOT_FOUND for a token that was used, or whose deadline has
 	// passed.
 	CompleteInvocation(context.Context, *connect.Request[v1.CompleteInvocationRequest]) (*connect.Response[v1.CompleteInvocationResponse], error)
+	// ListDeferred lists the deferred invocations of an actor that wait for their
+	// answer, those first whose deadlines come first. An actor has at most 1,000.
+	ListDeferred(context.Context, *connect.Request[v1.ListDeferredRequest]) (*connect.Response[v1.ListDeferredResponse], error)
 	// CreateActor makes an actor before its first call and keeps the payload
 	// that its guest gets at every start. It answers ALREADY_EXISTS for an
 	// actor that exists.
@@ -484,6 +505,12 @@ func NewActorServiceHandler(svc ActorServiceHandler, opts ...connect.HandlerOpti
 		ActorServiceCompleteInvocationProcedure,
 		svc.CompleteInvocation,
 		connect.WithSchema(actorServiceMethods.ByName("CompleteInvocation")),
+		connect.WithHandlerOptions(opts...),
+	)
+	actorServiceListDeferredHandler := connect.NewUnaryHandler(
+		ActorServiceListDeferredProcedure,
+		svc.ListDeferred,
+		connect.WithSchema(actorServiceMethods.ByName("ListDeferred")),
 		connect.WithHandlerOptions(opts...),
 	)
 	actorServiceCreateActorHandler := connect.NewUnaryHandler(
@@ -568,6 +595,8 @@ func NewActorServiceHandler(svc ActorServiceHandler, opts ...connect.HandlerOpti
 			actorServiceGetInvocationHandler.ServeHTTP(w, r)
 		case ActorServiceCompleteInvocationProcedure:
 			actorServiceCompleteInvocationHandler.ServeHTTP(w, r)
+		case ActorServiceListDeferredProcedure:
+			actorServiceListDeferredHandler.ServeHTTP(w, r)
 		case ActorServiceCreateActorProcedure:
 			actorServiceCreateActorHandler.ServeHTTP(w, r)
 		case ActorServiceDescribeActorProcedure:
@@ -625,6 +654,10 @@ func (UnimplementedActorServiceHandler) GetInvocation(context.Context, *connect.
 
 func (UnimplementedActorServiceHandler) CompleteInvocation(context.Context, *connect.Request[v1.CompleteInvocationRequest]) (*connect.Response[v1.CompleteInvocationResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ActorService.CompleteInvocation is not implemented"))
+}
+
+func (UnimplementedActorServiceHandler) ListDeferred(context.Context, *connect.Request[v1.ListDeferredRequest]) (*connect.Response[v1.ListDeferredResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ActorService.ListDeferred is not implemented"))
 }
 
 func (UnimplementedActorServiceHandler) CreateActor(context.Context, *connect.Request[v1.CreateActorRequest]) (*connect.Response[v1.CreateActorResponse], error) {

@@ -42,6 +42,9 @@ const (
 	// ClusterServiceListNodesProcedure is the fully-qualified name of the ClusterService's ListNodes
 	// RPC.
 	ClusterServiceListNodesProcedure = "/nola.v1.ClusterService/ListNodes"
+	// ClusterServiceDrainNodeProcedure is the fully-qualified name of the ClusterService's DrainNode
+	// RPC.
+	ClusterServiceDrainNodeProcedure = "/nola.v1.ClusterService/DrainNode"
 	// ClusterServiceListShardsProcedure is the fully-qualified name of the ClusterService's ListShards
 	// RPC.
 	ClusterServiceListShardsProcedure = "/nola.v1.ClusterService/ListShards"
@@ -66,7 +69,12 @@ type ClusterServiceClient interface {
 	// settles. It answers after at most 5 s of work; ask again with to until
 	// reached. With a real clock it answers TIME_NOT_VIRTUAL.
 	AdvanceTime(context.Context, *connect.Request[v1.AdvanceTimeRequest]) (*connect.Response[v1.AdvanceTimeResponse], error)
+	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
+	// DrainNode has a node give its shards to the others and take none, or, with
+	// undo, take part again. It answers at once; ListNodes shows how far it is. The
+	// node forgets it when it restarts.
+	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
@@ -111,6 +119,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("ListNodes")),
 			connect.WithClientOptions(opts...),
 		),
+		drainNode: connect.NewClient[v1.DrainNodeRequest, v1.DrainNodeResponse](
+			httpClient,
+			baseURL+ClusterServiceDrainNodeProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
+			connect.WithClientOptions(opts...),
+		),
 		listShards: connect.NewClient[v1.ListShardsRequest, v1.ListShardsResponse](
 			httpClient,
 			baseURL+ClusterServiceListShardsProcedure,
@@ -143,6 +157,7 @@ type clusterServiceClient struct {
 	getCluster   *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
 	advanceTime  *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
 	listNodes    *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	drainNode    *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
 	listShards   *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
 	locateActor  *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
 	createBackup *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
@@ -162,6 +177,11 @@ func (c *clusterServiceClient) AdvanceTime(ctx context.Context, req *connect.Req
 // ListNodes calls nola.v1.ClusterService.ListNodes.
 func (c *clusterServiceClient) ListNodes(ctx context.Context, req *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error) {
 	return c.listNodes.CallUnary(ctx, req)
+}
+
+// DrainNode calls nola.v1.ClusterService.DrainNode.
+func (c *clusterServiceClient) DrainNode(ctx context.Context, req *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
+	return c.drainNode.CallUnary(ctx, req)
 }
 
 // ListShards calls nola.v1.ClusterService.ListShards.
@@ -194,7 +214,12 @@ type ClusterServiceHandler interface {
 	// settles. It answers after at most 5 s of work; ask again with to until
 	// reached. With a real clock it answers TIME_NOT_VIRTUAL.
 	AdvanceTime(context.Context, *connect.Request[v1.AdvanceTimeRequest]) (*connect.Response[v1.AdvanceTimeResponse], error)
+	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
+	// DrainNode has a node give its shards to the others and take none, or, with
+	// undo, take part again. It answers at once; ListNodes shows how far it is. The
+	// node forgets it when it restarts.
+	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
@@ -235,6 +260,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("ListNodes")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceDrainNodeHandler := connect.NewUnaryHandler(
+		ClusterServiceDrainNodeProcedure,
+		svc.DrainNode,
+		connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceListShardsHandler := connect.NewUnaryHandler(
 		ClusterServiceListShardsProcedure,
 		svc.ListShards,
@@ -267,6 +298,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceAdvanceTimeHandler.ServeHTTP(w, r)
 		case ClusterServiceListNodesProcedure:
 			clusterServiceListNodesHandler.ServeHTTP(w, r)
+		case ClusterServiceDrainNodeProcedure:
+			clusterServiceDrainNodeHandler.ServeHTTP(w, r)
 		case ClusterServiceListShardsProcedure:
 			clusterServiceListShardsHandler.ServeHTTP(w, r)
 		case ClusterServiceLocateActorProcedure:
@@ -294,6 +327,10 @@ func (UnimplementedClusterServiceHandler) AdvanceTime(context.Context, *connect.
 
 func (UnimplementedClusterServiceHandler) ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListNodes is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.DrainNode is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error) {

@@ -1,0 +1,508 @@
+package cqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gocql/gocql"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/lane"
+)
+
+// HeldError says that a shard has an owner that lives.
+type HeldError struct {
+	Shard   nola.ShardID
+	Node    string // incarnation
+	Address string
+}
+
+// Error says who holds the shard.
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("cqlstore: shard %d is held by node %s at %q, which is alive", e.Shard, e.Node, e.Address)
+}
+
+// The bounds of taking shards over.
+const (
+	claimsMax    = 32 // at once
+	claimTries   = 8  // of one shard, when others claim it too
+	laneTries    = 3  // of creating a lane
+	handoffGrace = 5 * time.Second
+)
+
+// Acquire implements [persistence.Store]. A shard is taken from nobody, from this
+// store itself, or from a node whose lane has ended or whose lease is over, for
+// which Acquire waits. It answers a *HeldError if that node shows that it lives.
+func (s *Store) Acquire(ctx context.Context, shards []nola.ShardID) ([]persistence.Head, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	for _, shard := range shards {
+		if int(shard) >= s.cluster.Shards {
+			return nil, fmt.Errorf("cqlstore: acquire shard %d: the cluster has %d", shard, s.cluster.Shards)
+		}
+	}
+	ctx, stop := s.within(ctx)
+	defer stop()
+	own, err := s.openLane(ctx)
+	if err != nil {
+		return nil, s.acquireError(err)
+	}
+	heads := make(map[nola.ShardID]*persistence.Head, len(shards))
+	for _, shard := range shards {
+		heads[shard] = nil
+	}
+	var mu sync.Mutex // guards heads and failed
+	var failed error
+	slots := make(chan struct{}, claimsMax)
+	var wg sync.WaitGroup
+	for _, shard := range shards {
+		mu.Lock()
+		_, open := heads[shard]
+		if open = open && heads[shard] == nil && failed == nil; open {
+			heads[shard] = new(persistence.Head)
+		}
+		mu.Unlock()
+		if !open {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			head, err := s.claim(ctx, own, shard)
+			mu.Lock()
+			defer mu.Unlock()
+			*heads[shard] = head
+			if failed == nil {
+				failed = err
+			}
+		})
+	}
+	wg.Wait()
+	if failed != nil {
+		return nil, s.acquireError(failed)
+	}
+	list := make([]persistence.Head, len(shards))
+	for i, shard := range shards {
+		list[i] = *heads[shard]
+	}
+	s.tidy()
+	return list, nil
+}
+
+func (s *Store) acquireError(err error) error {
+	if s.closed.Load() {
+		return persistence.ErrClosed
+	}
+	return err
+}
+
+// within ends with ctx, and when the store is closed.
+func (s *Store) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	end := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { end(); cancel() }
+}
+
+// openLane answers the lane of this store, and opens one if there is none, or
+// the last one was lost.
+func (s *Store) openLane(ctx context.Context) (*ownLane, error) {
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	wake := context.AfterFunc(ctx, s.wake)
+	defer wake()
+	s.mu.Lock()
+	own := s.own
+	for own != nil && own.lost && !own.settled && ctx.Err() == nil {
+		s.changed.Wait()
+	}
+	open := own != nil && !own.lost
+	s.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case open:
+		return own, nil
+	case own != nil && own.err != nil:
+		return nil, own.err
+	}
+	for range laneTries {
+		fresh, err := s.createLane(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if fresh == nil {
+			continue
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		fresh.successor = own != nil
+		s.own = fresh
+		s.wg.Go(func() { s.keep(fresh) })
+		s.cfg.Log.Info("lane opened", "lane", fmt.Sprintf("%x", fresh.id), "node", fresh.node, "mode", modeName(s.server.Mode), "ring", fresh.ring)
+		return fresh, nil
+	}
+	return nil, fmt.Errorf("cqlstore: no lane could be created in %d tries: the cluster did not answer, try again", laneTries)
+}
+
+// createLane answers nil if the creation has no definite answer: then that id is
+// given up.
+func (s *Store) createLane(ctx context.Context) (*ownLane, error) {
+	own := &ownLane{id: freshID(), ring: s.cfg.RingSize, appended: s.cfg.Now()}
+	own.node = s.nodeID(own.id)
+	// So that whoever cleans up finds it, however this goes on.
+	err := untilDone(ctx, func() error { return s.bulk.exec(ctx, stmtLaneEnter, gocql.UUID(own.id), own.node) })
+	if err != nil {
+		return nil, describe(stmtLaneEnter, err)
+	}
+	w, out := lane.NewWriter(own.id, lane.Head{Node: own.node, Address: s.cfg.Address, Mode: s.server.Mode, RingSize: own.ring})
+	own.w = w
+	if err := s.sender.drive(ctx, out, w.Step); err != nil {
+		return nil, err
+	}
+	if w.State() != lane.StateOpen {
+		return nil, nil
+	}
+	return own, nil
+}
+
+// claim takes one shard over.
+func (s *Store) claim(ctx context.Context, own *ownLane, shard nola.ShardID) (persistence.Head, error) {
+	var head persistence.Head
+	since := s.cfg.Now()
+	for try := 0; try < claimTries; try++ {
+		row, found, err := s.shardRow(ctx, shard)
+		switch {
+		case err != nil:
+			return head, err
+		case !found:
+			return head, fmt.Errorf("%w: shard %d has no row; run nolad schema setup again", ErrNoSchema, shard)
+		case row.Lane == own.id:
+			if err := s.giveUp(ctx, own, shard, own.node); err != nil {
+				return head, err
+			}
+			continue
+		}
+		c := lane.Claim{Shard: shard, Node: own.node, Lane: own.id}
+		if row.Lane.IsZero() {
+			if c.Overdue = row.HandoffTo != "" && row.HandoffTo != own.node && s.cfg.Now().Sub(since) > handoffGrace; !c.Overdue && row.HandoffTo != "" && row.HandoffTo != own.node {
+				try--
+				if err := sleep(ctx, pauseMax); err != nil {
+					return head, err
+				}
+				continue
+			}
+		} else {
+			r, err := s.take(ctx, own, row.Lane, shard)
+			if err != nil {
+				return head, err
+			}
+			c.From, c.Effects = r.ended, r.byShard[shard]
+		}
+		t, err := s.claimFrom(ctx, own, c)
+		if err != nil {
+			return head, err
+		}
+		if t != nil {
+			return persistence.Head{Shard: shard, Epoch: t.epoch, Seq: t.start}, nil
+		}
+	}
+	return head, fmt.Errorf("cqlstore: shard %d was claimed by others %d times in a row", shard, claimTries)
+}
+
+func (s *Store) shardRow(ctx context.Context, shard nola.ShardID) (lane.ShardRow, bool, error) {
+	var a lane.Answer
+	if err := again(ctx, func() error { return s.sender.readShard(ctx, lane.ReadShard{Shard: shard}, &a) }); err != nil {
+		return lane.ShardRow{}, false, describe(stmtShardRead, err)
+	}
+	return a.Shard, a.Found, nil
+}
+
+// claimFrom drives a claimer. It answers nil if somebody else has the shard.
+func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (*tenure, error) {
+	shard := claim.Shard
+	m := newMemory(shard, &s.cached)
+	if err := s.learn(ctx, m); err != nil {
+		return nil, describe(stmtBucketsRead, err)
+	}
+	sender := s.sender
+	sender.node = own.node
+	sender.apply = func(ctx context.Context, effects []lane.Effects) error {
+		m.add(effects, 1, s.cfg.Now())
+		_, err := s.appliers.flush(ctx, m)
+		return err
+	}
+	c, out := lane.NewClaimer(claim)
+	if err := sender.drive(ctx, out, c.Step); err != nil {
+		m.close()
+		return nil, err
+	}
+	if c.Phase() != lane.ClaimOwned {
+		m.close()
+		return nil, nil
+	}
+	s.figures.claims.Add(1)
+	last := c.LastSeq()
+	if last == 0 {
+		var n int64
+		err := again(ctx, func() error { return s.bulk.query(ctx, stmtNumberRead, int(shard)).Scan(&n) })
+		if err != nil && !errors.Is(err, gocql.ErrNotFound) {
+			m.close()
+			return nil, describe(stmtNumberRead, err)
+		}
+		last = nola.Seq(n) //nolint:gosec // never negative
+	}
+	row := c.Row()
+	m.start(last, row.Floor)
+	t := &tenure{shard: shard, epoch: row.Epoch, start: last, last: last, own: own, m: m}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if own.lost {
+		m.close()
+		return nil, fmt.Errorf("cqlstore: the lane %x was lost while shard %d was claimed: acquire it again", own.id, shard)
+	}
+	own.w.Raise(row.Floor)
+	list := &s.tenures[shard].list
+	if len(*list) == tenuresMax {
+		*list = append((*list)[:0], (*list)[1:]...)
+	}
+	*list = append(*list, t)
+	if old := s.shards[shard].Swap(m); old != nil {
+		old.close()
+	}
+	return t, nil
+}
+
+// start makes a memory that of a shard that was just claimed: the tables have all
+// that there is.
+func (m *memory) start(number nola.Seq, floor lane.Timestamp) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.number, m.stale, m.first, m.next = number, false, 0, 0
+	m.clock = max(m.clock, floor)
+}
+
+// recoveries are the lanes that were recovered, each once.
+type recoveries struct {
+	mu     sync.Mutex // guards the field below
+	byLane map[lane.ID]*recovery
+}
+
+type recovery struct {
+	done    chan struct{}
+	ended   lane.Ended
+	byShard map[nola.ShardID][]lane.Effects
+	err     error
+}
+
+// take recovers a lane of somebody else, once its node may be taken for dead.
+func (s *Store) take(ctx context.Context, own *ownLane, id lane.ID, shard nola.ShardID) (*recovery, error) {
+	return s.recoverOnce(ctx, id, func() error { return s.mayTake(ctx, own, id, shard) })
+}
+
+// recovered recovers a lane, living or not.
+func (s *Store) recovered(ctx context.Context, id lane.ID) (lane.Ended, error) {
+	r, err := s.recoverOnce(ctx, id, func() error { return nil })
+	if err != nil {
+		return lane.Ended{}, err
+	}
+	return r.ended, nil
+}
+
+func (s *Store) recoverOnce(ctx context.Context, id lane.ID, may func() error) (*recovery, error) {
+	for {
+		s.recover.mu.Lock()
+		r := s.recover.byLane[id]
+		mine := r == nil
+		if mine {
+			r = &recovery{done: make(chan struct{})}
+			s.recover.byLane[id] = r
+		}
+		s.recover.mu.Unlock()
+		if mine {
+			if r.err = may(); r.err == nil {
+				r.err = s.recoverLane(ctx, id, r)
+			}
+			if r.err != nil {
+				s.recover.mu.Lock()
+				delete(s.recover.byLane, id)
+				s.recover.mu.Unlock()
+			}
+			close(r.done)
+			return r, r.err
+		}
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		var held *HeldError
+		if r.err == nil || errors.As(r.err, &held) || !errors.Is(r.err, context.Canceled) && !errors.Is(r.err, context.DeadlineExceeded) {
+			return r, r.err
+		}
+	}
+}
+
+func (s *Store) recoverLane(ctx context.Context, id lane.ID, r *recovery) error {
+	began := time.Now()
+	machine, out := lane.NewRecoverer(id)
+	if err := s.sender.drive(ctx, out, machine.Step); err != nil {
+		return err
+	}
+	if machine.Phase() != lane.PhaseEnded {
+		s.cfg.Log.Error("lane damaged", "lane", fmt.Sprintf("%x", id), "error", machine.Err())
+		return machine.Err()
+	}
+	r.ended = machine.Result()
+	for _, e := range r.ended.Suffix {
+		spill, is, err := e.Spill()
+		if err != nil {
+			return err
+		}
+		if !is {
+			continue
+		}
+		if r.ended.Bodies == nil {
+			r.ended.Bodies = map[lane.Seq][]byte{}
+		}
+		if r.ended.Bodies[e.Seq], err = s.readSpill(ctx, id, spill); err != nil {
+			return describe(stmtChunksRead, err)
+		}
+	}
+	var err error
+	if r.byShard, err = r.ended.ByShard(); err != nil {
+		return err
+	}
+	s.figures.recoveries.Add(1)
+	s.cfg.Log.Info("lane recovered", "lane", fmt.Sprintf("%x", id), "final", int64(r.ended.Final), "to_apply", len(r.ended.Suffix), "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// giveUp releases a shard of the own lane, to a node or, if that is empty, to any.
+func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to string) error {
+	wake := context.AfterFunc(ctx, s.wake)
+	defer wake()
+	s.mu.Lock()
+	t := s.tenure(shard)
+	if t == nil || t.own != own || t.released || own.lost {
+		s.mu.Unlock()
+		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
+	}
+	first := t.entry
+	s.mu.Unlock()
+	// Most of the work before the shard stops.
+	if err := s.applyTo(ctx, own, first); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	t.stopped = true
+	for t.pending != 0 && !own.lost && ctx.Err() == nil {
+		s.changed.Wait()
+	}
+	last := t.entry
+	s.mu.Unlock()
+	if err := s.applyTo(ctx, own, last); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if own.lost || own.w.State() != lane.StateOpen {
+		s.mu.Unlock()
+		return fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
+	}
+	r, out := own.w.Release(shard, t.epoch, last, to)
+	s.mu.Unlock()
+	if err := s.sender.drive(ctx, out, r.Step); err != nil {
+		return fmt.Errorf("cqlstore: release shard %d: the outcome is unknown, it is not served any more: %w", shard, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Phase() == lane.ReleaseKept {
+		t.stopped = false
+		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
+	}
+	t.released = true
+	s.figures.releases.Add(1)
+	if s.tenure(shard) == t {
+		if m := s.shards[shard].Swap(nil); m != nil {
+			m.close()
+		}
+	}
+	return nil
+}
+
+// applyTo brings the effects of all entries up to n into the tables.
+func (s *Store) applyTo(ctx context.Context, own *ownLane, n lane.Seq) error {
+	for {
+		s.mu.Lock()
+		s.applied(own)
+		done, lost := own.appliedTo >= n, own.lost
+		s.mu.Unlock()
+		switch {
+		case done:
+			return nil
+		case lost:
+			return fmt.Errorf("cqlstore: the lane %x was lost", own.id)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		some := false
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var failed error
+		for _, m := range s.memories() {
+			if m.oldest() > n {
+				continue
+			}
+			wg.Go(func() {
+				did, err := s.appliers.flush(ctx, m)
+				mu.Lock()
+				defer mu.Unlock()
+				some, failed = some || did, errors.Join(failed, err)
+			})
+		}
+		wg.Wait()
+		if failed != nil {
+			return failed
+		}
+		if !some { // flushes of others are under way
+			if err := sleep(ctx, flushEvery/10); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// applied tells the writer what is in the tables. It is called with s.mu held.
+func (s *Store) applied(own *ownLane) {
+	if own != s.own || own.lost {
+		return
+	}
+	n := own.w.Committed()
+	for i := range s.shards {
+		if m := s.shards[i].Load(); m != nil {
+			n = min(n, m.oldest()-1)
+		}
+	}
+	if n <= own.appliedTo {
+		return
+	}
+	own.w.Applied(n)
+	own.appliedTo = n
+	for len(own.spills) > 0 && own.spills[0].n <= n {
+		chunks := own.spills[0].spill.Chunks
+		own.spills = own.spills[1:]
+		s.wg.Go(func() {
+			// What stays goes with the lane.
+			_ = s.bulk.exec(s.ctx, stmtChunksDelete, int64(2), gocql.UUID(own.id), gocql.UUID(chunks))
+		})
+	}
+	s.changed.Broadcast()
+}

@@ -1,0 +1,184 @@
+package cqlstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gocql/gocql"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence/lane"
+)
+
+// What the nodes of a cluster tell each other through its tables. The machines
+// that decide with it are lane.Keeper and lane.Watcher.
+
+// NodeState says what a node wants of the others. The numbers are storage format.
+type NodeState uint8
+
+// The states of a node.
+const (
+	NodeReady    NodeState = 1 // it takes shards
+	NodeDraining NodeState = 2 // it gives its shards away
+)
+
+// Node is the row of one process. Its ID is used by no other process, before or
+// after it.
+type Node struct {
+	ID      string
+	Name    string // of the place, such as a host; several processes may have it one after another
+	Address string
+	Zone    string
+	Labels  map[string]string
+	State   NodeState
+	Beat    uint64 // number of its sign of life, from 1
+	Lease   time.Duration
+	Shards  int
+	Load    float64
+	Build   string
+	Started time.Time
+}
+
+// nodeGone is the timestamp with which the row of a node is deleted: above that of
+// any beat.
+const nodeGone = int64(1) << 53
+
+// Beat writes the row of a node, once: of several the one with the greatest number
+// wins. After an error it may have been written, or be written later.
+func (s *Store) Beat(ctx context.Context, n Node) error {
+	if n.ID == "" || n.Beat == 0 {
+		return errNoNode
+	}
+	if n.Labels == nil {
+		n.Labels = map[string]string{}
+	}
+	err := s.lanes.exec(ctx, stmtNodeBeat, n.ID, n.Name, n.Address, n.Zone, n.Labels, int(n.State), int64(n.Beat), int(n.Lease/time.Millisecond), n.Shards, n.Load, n.Build, n.Started.UnixMilli(), int64(n.Beat)) //nolint:gosec // beats are few
+	if err != nil {
+		return describe(stmtNodeBeat, err)
+	}
+	return nil
+}
+
+// Nodes answers the rows of all nodes that gave a sign of life within an hour, or
+// did not leave, in no order. It is a quorum read, tried once.
+func (s *Store) Nodes(ctx context.Context) (list []Node, err error) {
+	began := uptime()
+	iter := s.bulk.query(ctx, stmtNodesRead).Iter()
+	var n Node
+	var state, leaseMS int
+	var beat, started int64
+	for iter.Scan(&n.ID, &n.Name, &n.Address, &n.Zone, &n.Labels, &state, &beat, &leaseMS, &n.Shards, &n.Load, &n.Build, &started) {
+		n.State, n.Beat, n.Lease, n.Started = NodeState(state), uint64(beat), time.Duration(leaseMS)*time.Millisecond, time.UnixMilli(started) //nolint:gosec // what Beat wrote
+		list = append(list, n)
+		n = Node{}
+	}
+	if err := iter.Close(); err != nil {
+		return nil, describe(stmtNodesRead, err)
+	}
+	s.watch(began, uptime(), list)
+	return list, nil
+}
+
+// watch lets the watcher see what was read, so that whoever waits for a lease has
+// waited since then.
+func (s *Store) watch(began, ended time.Duration, rows []Node) {
+	sightings := make([]lane.Sighting, len(rows))
+	for i, row := range rows {
+		sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat}
+	}
+	s.watcher.mu.Lock()
+	defer s.watcher.mu.Unlock()
+	s.watcher.Read(began, ended, sightings)
+}
+
+// Renounce ends the lane of this store, as when its lease is over: all its shards
+// are fenced, and the next Acquire opens another lane. Others need not wait then.
+func (s *Store) Renounce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.own
+	if own == nil || own.lost || s.closed.Load() {
+		return
+	}
+	own.lost = true
+	s.changed.Broadcast()
+	s.wg.Go(func() { s.settle(own) })
+}
+
+// Leave removes the row of a node that has released its shards.
+func (s *Store) Leave(ctx context.Context, id string) error {
+	if err := s.lanes.exec(ctx, stmtNodeLeave, nodeGone, id); err != nil {
+		return describe(stmtNodeLeave, err)
+	}
+	return nil
+}
+
+// ShardRow says who owns a shard, as far as the tables know.
+type ShardRow struct {
+	Shard     nola.ShardID
+	Epoch     nola.Epoch
+	Lane      lane.ID // zero: released
+	Node      string  // ID of the owner's process; empty: released
+	Address   string
+	HandoffTo string // ID of the node that shall have it; empty: any
+	Floor     lane.Timestamp
+}
+
+// ShardRows answers the rows of all shards, in no order. It is a quorum read of
+// the whole table; rows may have changed while it was read.
+func (s *Store) ShardRows(ctx context.Context) (list []ShardRow, err error) {
+	err = again(ctx, func() error {
+		list = list[:0]
+		iter := s.bulk.query(ctx, stmtShardsRead).Iter()
+		var shard int
+		var at, floor int64
+		var id gocql.UUID
+		var row ShardRow
+		for iter.Scan(&shard, &at, &id, &row.Node, &row.Address, &row.HandoffTo, &floor) {
+			row.Shard, row.Epoch, row.Lane, row.Floor = nola.ShardID(shard), epoch(&at), lane.ID(id), lane.Timestamp(floor) //nolint:gosec // what was written
+			list = append(list, row)
+			row = ShardRow{}
+		}
+		return iter.Close()
+	})
+	if err != nil {
+		return nil, describe(stmtShardsRead, err)
+	}
+	return list, nil
+}
+
+func epoch(v *int64) nola.Epoch { return nola.Epoch(deref(v)) } //nolint:gosec // never negative
+
+// NodeID is the id under which this store owns its shards, empty before the first
+// Acquire. It changes when the store has lost its lane.
+func (s *Store) NodeID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.own == nil {
+		return ""
+	}
+	return s.own.node
+}
+
+// Release gives a shard that this store has acquired to the node of that id, or to
+// any if it is empty. Batches of the shard that are under way end first; from then
+// on, also after an error, it is fenced, unless the error says that the cluster
+// refuses the release.
+func (s *Store) Release(ctx context.Context, shard nola.ShardID, to string) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	if int(shard) >= s.cluster.Shards {
+		return fmt.Errorf("cqlstore: release shard %d: the cluster has %d", shard, s.cluster.Shards)
+	}
+	s.mu.Lock()
+	own := s.own
+	s.mu.Unlock()
+	if own == nil {
+		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
+	}
+	ctx, stop := s.within(ctx)
+	defer stop()
+	return s.giveUp(ctx, own, shard, to)
+}

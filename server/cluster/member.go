@@ -1,0 +1,610 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/lane"
+	peerv1 "github.com/nolaproject/nola/proto/nola/peer/v1"
+	"github.com/nolaproject/nola/shard"
+)
+
+// The bounds of a lease, and the length of a token.
+const (
+	LeaseDefault  = 3 * time.Second
+	LeaseMin      = 500 * time.Millisecond
+	LeaseMax      = time.Minute
+	TokenBytesMin = 16
+	LabelsMax     = 32
+)
+
+// beatsPerLease is how many beats a lease has room for, and looks at the others'.
+const beatsPerLease = 6
+
+const (
+	// handOffTime is how long a shard that is given away may take to end what was
+	// admitted; what has not ended by then is rolled back and tried again elsewhere.
+	handOffTime = 200 * time.Millisecond
+	stepTimeout = 10 * time.Second // of a claim or a release
+	lookPause   = 20 * time.Millisecond
+	joinRetry   = 500 * time.Millisecond
+	leavePoll   = 20 * time.Millisecond
+)
+
+// Config says who a node is in its cluster. Directory, Store, Name, Peer and Token
+// are required.
+type Config struct {
+	Directory Directory
+	// Store is that of the node's shards.
+	Store persistence.Store
+	// Name is the node's own, the same after a restart: as nola.ValidateName has it.
+	Name string
+	// Address is where clients reach the node, Peer where other nodes do: HOST:PORT.
+	Address string
+	Peer    string
+	Version string
+	// Weight is the node's share of the shards: default WeightDefault, at most
+	// WeightMax.
+	Weight int
+	Labels map[string]string
+	// Token is what the nodes of a cluster show each other: at least TokenBytesMin.
+	Token string
+	// TLS, if set, is how other nodes are called: their listeners have TLS then.
+	TLS *tls.Config
+	// Lease is how long the others wait before they take the shards of a node that
+	// does not beat: default LeaseDefault. It is the same on all nodes.
+	Lease  time.Duration
+	Now    func() time.Time // the wall clock: default time.Now
+	Logger *slog.Logger     // hears of changes of state: default slog.Default
+}
+
+func (c *Config) check() error {
+	if c.Weight == 0 {
+		c.Weight = WeightDefault
+	}
+	if c.Lease == 0 {
+		c.Lease = LeaseDefault
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	var faults []error
+	fault := func(wrong bool, format string, args ...any) {
+		if wrong {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.Directory == nil || c.Store == nil, "cluster: Config needs Directory and Store")
+	if err := nola.ValidateName("node name", c.Name); err != nil {
+		faults = append(faults, err)
+	}
+	fault(c.Peer == "", "cluster: Config needs the address at which other nodes reach this one")
+	fault(len(c.Token) < TokenBytesMin, "cluster: the token has %d bytes, at least %d are needed", len(c.Token), TokenBytesMin)
+	fault(c.Weight < 1 || c.Weight > WeightMax, "cluster: weight %d: must lie between 1 and %d", c.Weight, WeightMax)
+	fault(c.Lease < LeaseMin || c.Lease > LeaseMax, "cluster: lease %s: must lie between %s and %s", c.Lease, LeaseMin, LeaseMax)
+	fault(len(c.Labels) > LabelsMax, "cluster: %d labels, at most %d are allowed", len(c.Labels), LabelsMax)
+	return errors.Join(faults...)
+}
+
+// Member is a node among others. It is what a server asks in place of its own
+// shards: it does what concerns a shard where that is served. Run has it take part;
+// until then, and while its lease is over, it serves no shard. Its methods may be
+// called at once.
+type Member struct {
+	cfg     Config
+	cluster string // the cluster's ID
+	started time.Time
+	shards  *shard.Manager
+	routes  []atomic.Pointer[route]
+	until   atomic.Int64  // the lease is held before this reading of the clock; 0: never
+	looking chan struct{} // holds one: look at the directory now
+
+	ctx  context.Context // ends with Run
+	stop context.CancelFunc
+
+	mu      sync.Mutex // guards the fields below
+	id      string
+	ended   bool
+	drained bool // by an operator
+	leaving bool
+	look    chan struct{} // closed by the next look that begins from now on
+	peers   map[string]NodeRow
+	links   map[string]*link
+	status  Status
+}
+
+// Status is what a node sees of its cluster.
+type Status struct {
+	Nodes  []NodeStatus
+	Shards []ShardRow
+	// Desired is the ID of the node that each shard belongs to.
+	Desired []string
+	Settled bool
+}
+
+// NodeStatus is a node as another one sees it.
+type NodeStatus struct {
+	NodeRow
+	Shards int // that it owns
+}
+
+// New makes a member. Its shards are opened with the member as their Peers, and
+// given to Run.
+func New(cfg Config) (*Member, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	info := cfg.Store.Cluster()
+	m := &Member{
+		cfg: cfg, cluster: hex.EncodeToString(info.ID[:]), started: cfg.Now(),
+		routes: make([]atomic.Pointer[route], info.Shards), looking: make(chan struct{}, 1),
+		look: make(chan struct{}), peers: map[string]NodeRow{}, links: map[string]*link{},
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	return m, nil
+}
+
+// Attach gives the member the node's own shards, once, before all else.
+func (m *Member) Attach(shards *shard.Manager) { m.shards = shards }
+
+// Trusted reports whether the node's lease is held.
+func (m *Member) Trusted() bool { return int64(now()) < m.until.Load() }
+
+// ID is the ID of this process among the nodes, empty before it has joined.
+func (m *Member) ID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.id
+}
+
+// Ready reports whether the node holds its lease and serves what belongs to it.
+func (m *Member) Ready() bool {
+	m.mu.Lock()
+	s, id := m.status, m.id
+	m.mu.Unlock()
+	if !m.Trusted() || !s.Settled {
+		return false
+	}
+	for i, desired := range s.Desired {
+		// What others have yet to give away does not keep a node from its work.
+		if desired == id && s.Shards[i].Node == id && m.shards.Serving(s.Shards[i].Shard) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Status answers what the node saw last.
+func (m *Member) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+// poke has the directory looked at now.
+func (m *Member) poke() {
+	select {
+	case m.looking <- struct{}{}:
+	default:
+	}
+}
+
+// Look has the node look at the directory at once: something has happened.
+func (m *Member) Look() { m.poke() }
+
+// row is what the node says of itself.
+func (m *Member) row() NodeRow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row := NodeRow{
+		ID: m.id, Name: m.cfg.Name, Address: m.cfg.Address, Peer: m.cfg.Peer, Version: m.cfg.Version,
+		Weight: m.cfg.Weight, Leaving: m.leaving, Labels: m.cfg.Labels, Started: m.started,
+	}
+	if m.drained {
+		row.Weight = 0
+	}
+	return row
+}
+
+// change changes what the node says of itself with its next beat.
+func (m *Member) change(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+// Run takes part in the cluster until ctx ends: it beats, takes shards and gives
+// them away. When the lease is over it drops all it serves and joins anew. It
+// releases nothing at its end: see Leave.
+func (m *Member) Run(ctx context.Context) {
+	defer m.end()
+	for ctx.Err() == nil {
+		id, err := m.cfg.Directory.Join(ctx)
+		if err != nil {
+			m.cfg.Logger.Warn("the cluster cannot be joined; trying again", "error", err)
+			select {
+			case <-time.After(joinRetry):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		m.mu.Lock()
+		m.id = id
+		m.mu.Unlock()
+		m.cfg.Logger.Info("joining the cluster", "node", id)
+		m.live(ctx, id)
+		if ctx.Err() == nil {
+			m.cfg.Logger.Error("the lease is over: the store did not take beats in time; shards are dropped, and the cluster is joined anew", "node", id, "lease", m.cfg.Lease)
+		}
+		m.until.Store(0)
+		for i := range m.routes {
+			if id := nola.ShardID(i); m.shards.Serving(id) != 0 {
+				m.shards.DropShard(id)
+			}
+		}
+	}
+}
+
+func (m *Member) end() {
+	m.stop()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
+	for _, l := range m.links {
+		l.close()
+	}
+	clear(m.links)
+}
+
+// live is one process's life among the nodes: until its lease is over or ctx ends.
+func (m *Member) live(ctx context.Context, id string) {
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() {
+		defer stop()
+		m.keepLease(ctx, id)
+	})
+	m.watch(ctx, id, &wg)
+}
+
+// keepLease beats until the lease is over or ctx ends.
+func (m *Member) keepLease(ctx context.Context, id string) {
+	every := m.cfg.Lease / beatsPerLease
+	keeper := lane.NewKeeper(id, m.cfg.Lease, every)
+	answers := make(chan lane.Answer, lane.BeatsMax)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	send := func(out lane.Output) {
+		for _, s := range out.Send {
+			beat := s.(lane.Beat)
+			row := m.row()
+			row.Beat = beat.Number
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, m.cfg.Lease)
+				defer cancel()
+				a := lane.Answer{To: beat, Outcome: lane.Done}
+				if err := m.cfg.Directory.Beat(ctx, row); err != nil {
+					a.Outcome = lane.Unknown
+				}
+				answers <- a
+			})
+		}
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case a := <-answers:
+			keeper.Step(now(), a)
+		}
+		send(keeper.Tick(now()))
+		switch keeper.Phase(now()) {
+		case lane.LeaseLapsed:
+			return
+		case lane.LeaseHeld:
+			m.until.Store(int64(keeper.Until()))
+		}
+		timer.Reset(max(0, keeper.Wake()-now()))
+	}
+}
+
+// watch looks at the directory, and takes and gives shards.
+func (m *Member) watch(ctx context.Context, id string, wg *sync.WaitGroup) {
+	w := &watcher{
+		m: m, id: id, members: NewMembers(id, m.cfg.Lease), planner: NewPlanner(id), ended: make(chan outcome),
+	}
+	every := m.cfg.Lease / beatsPerLease
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var last time.Duration
+	steps := 0
+	for {
+		select {
+		case <-ctx.Done():
+			for ; steps > 0; steps-- {
+				<-w.ended
+			}
+			return
+		case o := <-w.ended:
+			steps--
+			w.planner.Ended(o.step, o.done && o.step.Kind == StepRelease)
+			if o.done { // what failed is looked at in its time
+				m.poke()
+			}
+			continue
+		case <-timer.C:
+		case <-m.looking:
+			if wait := last + lookPause - now(); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
+		}
+		for _, s := range w.look(ctx) {
+			steps++
+			wg.Go(func() { w.ended <- outcome{s, w.carryOut(ctx, s)} })
+		}
+		last = now()
+		timer.Reset(every / 2)
+	}
+}
+
+// watcher is the view of one process, used by one goroutine.
+type watcher struct {
+	m       *Member
+	id      string
+	members *Members
+	planner *Planner
+	ended   chan outcome
+	failing bool
+}
+
+type outcome struct {
+	step Step
+	done bool
+}
+
+// look reads the directory, tells the routes, and answers what to do.
+func (w *watcher) look(ctx context.Context) []Step {
+	m := w.m
+	m.mu.Lock()
+	looked := m.look
+	m.look = make(chan struct{})
+	m.mu.Unlock()
+	defer close(looked)
+	began := now()
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Lease)
+	defer cancel()
+	nodes, err := m.cfg.Directory.Nodes(ctx)
+	var shards []ShardRow
+	if err == nil {
+		shards, err = m.cfg.Directory.Shards(ctx)
+	}
+	if err != nil {
+		if !w.failing && ctx.Err() == nil {
+			m.cfg.Logger.Warn("the directory of the cluster cannot be read; trying again", "error", err)
+		}
+		w.failing = true
+		return nil
+	}
+	w.failing = false
+	ended := now()
+	w.members.Read(began, ended, nodes, shards)
+	view := View{Alive: w.members.Alive(), Dead: w.members.Dead, Settled: w.members.Settled(), Shards: shards, Serving: m.shards.Serving}
+	w.tell(view, nodes)
+	for _, gone := range w.members.Gone(ended, shards) {
+		_ = m.cfg.Directory.Forget(ctx, gone) // the next look tries again
+	}
+	if !m.Trusted() {
+		return nil
+	}
+	return w.planner.Plan(ended, view)
+}
+
+// tell publishes a view.
+func (w *watcher) tell(v View, rows []NodeRow) {
+	m := w.m
+	owned := map[string]int{}
+	for _, s := range v.Shards {
+		owned[s.Node]++
+		m.route(s.Shard, route{s.Epoch, cmpOr(s.Node, s.HandoffTo)}, true)
+	}
+	status := Status{Shards: v.Shards, Desired: w.planner.Desired(v), Settled: v.Settled}
+	for _, n := range v.Alive {
+		status.Nodes = append(status.Nodes, NodeStatus{n, owned[n.ID]})
+	}
+	peers := map[string]NodeRow{}
+	for _, row := range rows {
+		if !v.Dead(row.ID) && row.ID != w.id {
+			peers[row.ID] = row
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status, m.peers = status, peers
+	for id, l := range m.links {
+		if _, lives := peers[id]; !lives {
+			l.close() // who waits for it need not wait longer
+			delete(m.links, id)
+		}
+	}
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// carryOut does one step, and reports whether that went well.
+func (w *watcher) carryOut(ctx context.Context, s Step) (done bool) {
+	m := w.m
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	id := s.From.Shard
+	switch s.Kind {
+	case StepClaim:
+		head, err := m.cfg.Directory.Claim(ctx, w.id, s.From)
+		if err == nil {
+			err = m.shards.OpenShard(head)
+		}
+		if err == nil {
+			m.route(id, route{head.Epoch, w.id}, true)
+			m.cfg.Logger.Debug("shard taken", "shard", id, "epoch", head.Epoch, "from", s.From.Node)
+		} else if !errors.Is(err, ErrMoved) && ctx.Err() == nil {
+			m.cfg.Logger.Warn("a shard cannot be taken; trying again", "shard", id, "error", err)
+		}
+		return err == nil
+	case StepDrop:
+		m.shards.DropShard(id)
+		m.cfg.Logger.Warn("shard lost to another node", "shard", id, "to", s.From.Node)
+	case StepRelease:
+		handOff, cancel := context.WithTimeout(ctx, handOffTime)
+		m.shards.CloseShard(handOff, id)
+		cancel()
+		if err := m.cfg.Directory.Release(ctx, id, s.From.Epoch, s.To); err != nil {
+			if ctx.Err() == nil {
+				m.cfg.Logger.Warn("a shard cannot be released; trying again", "shard", id, "error", err)
+			}
+			return false
+		}
+		m.route(id, route{s.From.Epoch, s.To}, true)
+		m.cfg.Logger.Debug("shard given away", "shard", id, "to", s.To)
+		if l, found := m.linkOf(s.To); found {
+			_, _ = l.client.Wake(ctx, request(&peerv1.WakeRequest{})) // it looks by itself, a little later
+		}
+	}
+	return true
+}
+
+// Leave gives all shards away, because the node is about to end: to others while
+// there are any, to nobody then, or when ctx ends. It serves and passes on requests
+// meanwhile, and takes no shard any more.
+func (m *Member) Leave(ctx context.Context) {
+	m.change(func() { m.leaving = true })
+	tick := time.NewTicker(leavePoll)
+	defer tick.Stop()
+	for len(m.shards.Shards()) > 0 && m.othersTake() {
+		select {
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, WaveMax)
+	for _, s := range m.shards.Shards() {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(m.ctx, stepTimeout)
+			defer cancel()
+			handOff, end := context.WithTimeout(ctx, handOffTime)
+			m.shards.CloseShard(handOff, s.Shard)
+			end()
+			if err := m.cfg.Directory.Release(ctx, s.Shard, s.Epoch, ""); err != nil {
+				m.cfg.Logger.Warn("a shard is not released; others take it when the lease is over", "shard", s.Shard, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// othersTake reports whether there is a node that takes shards.
+func (m *Member) othersTake() bool {
+	return slices.ContainsFunc(m.Status().Nodes, func(n NodeStatus) bool { return n.ID != m.ID() && !n.Leaving })
+}
+
+// nodeOperations are asked of a node, not of a shard.
+var nodeOperations = map[string]func(*Member) ([]byte, error){
+	"Drain":   func(m *Member) ([]byte, error) { m.change(func() { m.drained = true }); return nil, nil },
+	"Undrain": func(m *Member) ([]byte, error) { m.change(func() { m.drained = false }); return nil, nil },
+	"Shards":  func(m *Member) ([]byte, error) { return json.Marshal(m.shards.Shards()) },
+}
+
+// askNode asks something of one node.
+func (m *Member) askNode(ctx context.Context, id, operation string) ([]byte, error) {
+	if id == m.ID() {
+		return nodeOperations[operation](m)
+	}
+	l, found := m.linkOf(id)
+	if !found {
+		return nil, nola.Errorf(nola.ReasonUnavailable, "node %s is not alive", nameOf(id))
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	res, err := l.client.Ask(ctx, request(&peerv1.AskRequest{Operation: operation}))
+	if err != nil {
+		return nil, l.failed(err, false)
+	}
+	return res.Msg.GetResult(), errorOf(res.Msg.GetError())
+}
+
+// Drain has a node, named by its name or ID, give its shards away and take no
+// others, or take part again. The node forgets it when it restarts.
+func (m *Member) Drain(ctx context.Context, node string, undo bool) (NodeStatus, error) {
+	operation := "Drain"
+	if undo {
+		operation = "Undrain"
+	}
+	nodes := m.Status().Nodes
+	at := slices.IndexFunc(nodes, func(n NodeStatus) bool { return n.Name == node || n.ID == node })
+	if at < 0 {
+		var names []string
+		for _, n := range nodes {
+			names = append(names, n.Name)
+		}
+		return NodeStatus{}, nola.Errorf(nola.ReasonInvalidArgument, "there is no node %q; alive are %q", node, names)
+	}
+	_, err := m.askNode(ctx, nodes[at].ID, operation)
+	return nodes[at], err
+}
+
+// AllShards describes the shards that nodes serve, by number; those of nodes that
+// do not answer are missing.
+func (m *Member) AllShards(ctx context.Context) map[nola.ShardID]nola.ShardInfo {
+	var mu sync.Mutex
+	all := map[nola.ShardID]nola.ShardInfo{}
+	var wg sync.WaitGroup
+	for _, n := range m.Status().Nodes {
+		wg.Go(func() {
+			var list []nola.ShardInfo
+			data, err := m.askNode(ctx, n.ID, "Shards")
+			if err != nil || json.Unmarshal(data, &list) != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Insert(all, func(yield func(nola.ShardID, nola.ShardInfo) bool) {
+				for _, s := range list {
+					if !yield(s.Shard, s) {
+						return
+					}
+				}
+			})
+		})
+	}
+	wg.Wait()
+	return all
+}

@@ -1,0 +1,194 @@
+package shard_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/faultstore"
+	"github.com/nolaproject/nola/shard/core"
+)
+
+var seed = flag.Int64("seed", 0, "seed of the random tests; 0 chooses one")
+
+// TestCrashOutcomesUnderEverything drives schedules whose targets go well, fail,
+// trap, lack the operation or the module, or run on while their buffer overflows:
+// with a clock that is set forward and back by minutes, an hour and a day, commits
+// that go wrong, crashes, pauses and updates across due times. In the end each
+// nominal time has exactly one outcome, no firing was early, and the targets saw
+// none twice. It prints the seed that repeats it.
+func TestCrashOutcomesUnderEverything(t *testing.T) {
+	if *seed == 0 {
+		*seed = time.Now().UnixNano()
+	}
+	rounds := 1
+	if os.Getenv("NOLA_SLOW") != "" {
+		rounds = 40
+	}
+	for round := range rounds {
+		outcomesUnderEverything(t, *seed+int64(round))
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func outcomesUnderEverything(t *testing.T, seed int64) {
+	t.Logf("repeat with -seed=%d", seed)
+	const period = 7 * time.Minute
+	r := rand.New(rand.NewSource(seed))
+	var clock wallClock
+	faults := rand.New(rand.NewSource(seed + 1))
+	faulty := true
+	w := newWorld(t, 1+r.Intn(4), func(w *world) {
+		w.cfg.Now = clock.now
+		w.cfg.Limits = core.Limits{BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond}
+		w.wrap = func(s persistence.Store) persistence.Store {
+			return faultstore.New(s, faultstore.Plan{Commit: func(int, int, *persistence.Batch) faultstore.Fault {
+				if !faulty || faults.Intn(12) > 0 {
+					return faultstore.None
+				}
+				return []faultstore.Fault{faultstore.FenceNow, faultstore.ErrorBefore, faultstore.ErrorAfter}[faults.Intn(3)]
+			}})
+		}
+	})
+	ctx := context.Background()
+	// What a fault undoes is done again: each of these may be done twice.
+	again := func(what string, f func() error) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			err := f()
+			switch reason(err) {
+			case nola.ReasonShardMoving, nola.ReasonOutcomeUnknown, nola.ReasonUnavailable:
+				return false
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			return true
+		})
+	}
+	policies := map[string]nola.Policy{
+		"skip":  {},
+		"all":   {Overlap: nola.OverlapBufferAll, Catchup: nola.Catchup{Mode: nola.CatchupAll, Max: 20}},
+		"first": {Overlap: nola.OverlapAllowAll, Catchup: nola.Catchup{Mode: nola.CatchupFirst, Window: 2 * time.Hour}},
+		"none":  {Overlap: nola.OverlapCancelOther, Catchup: nola.Catchup{Mode: nola.CatchupNone}},
+	}
+	var refs []nola.ScheduleRef
+	for id, target := range map[string]nola.ScheduleRef{
+		"skip":  {Target: ref("skip"), ID: "nominal"},
+		"all":   {Target: ref("all"), ID: "nominal"},
+		"first": {Target: ref("first"), ID: "nominal"},
+		"none":  {Target: ref("none"), ID: "nominal"},
+		"fails": {Target: ref("fails"), ID: "fail"},
+		"traps": {Target: ref("traps"), ID: "trap"},
+		"lacks": {Target: ref("lacks"), ID: "no such operation"},
+		"gone":  {Target: nola.ActorRef{Namespace: "default", Type: "missing", ID: "gone"}, ID: "nominal"},
+		"full":  {Target: ref("full"), ID: "gated"},
+	} {
+		policy := policies[id]
+		if id == "full" {
+			policy = nola.Policy{Overlap: nola.OverlapBufferAll, BufferLimit: 2, Catchup: nola.Catchup{Mode: nola.CatchupAll, Max: 3}}
+		}
+		sd := nola.Schedule{Namespace: "default", ID: id, Incarnation: 1, Target: target.Target, Operation: target.ID, Spec: every(period), Policy: policy}
+		again("create "+id, func() error {
+			_, err := w.m.CreateSchedule(ctx, sd, "")
+			return err
+		})
+		refs = append(refs, nola.ScheduleRef{Target: target.Target, ID: id})
+	}
+	slices.SortFunc(refs, func(a, b nola.ScheduleRef) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
+	look := func(s nola.ScheduleRef) (info nola.ScheduleInfo) {
+		t.Helper()
+		again("read "+s.ID, func() (err error) {
+			info, err = w.m.GetSchedule(ctx, s)
+			return err
+		})
+		return info
+	}
+	// To look also tells the shard the new time.
+	settle := func(open string) {
+		t.Helper()
+		for _, s := range refs {
+			eventually(t, fmt.Sprintf("schedule %s settles (-seed=%d)", s.ID, seed), func() bool {
+				p := look(s).Progress
+				return s.ID == open || (p.Due.IsZero() || p.Due.After(clock.now())) && len(p.Running)+len(p.Buffer)+len(p.Late) == 0
+			})
+		}
+	}
+	for range 25 {
+		switch r.Intn(8) {
+		case 0:
+			clock.jump([]time.Duration{time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour}[r.Intn(4)])
+		case 1:
+			w.crash()
+		case 2, 3:
+			s, pause := refs[r.Intn(len(refs))], r.Intn(2) == 0
+			again("pause "+s.ID, func() error {
+				_, err := w.m.UpdateSchedule(ctx, s, nola.ScheduleChange{Paused: &pause})
+				return err
+			})
+		case 4:
+			s, spec := refs[r.Intn(len(refs))], every(period) // the same nominal times
+			spec.Jitter = time.Duration(r.Intn(3)) * time.Millisecond
+			again("update "+s.ID, func() error {
+				_, err := w.m.UpdateSchedule(ctx, s, nola.ScheduleChange{Spec: &spec})
+				return err
+			})
+		default:
+			clock.jump(time.Duration(r.Intn(20)) * time.Minute)
+		}
+		if r.Intn(2) == 0 {
+			for _, s := range refs {
+				look(s)
+			}
+			if r.Intn(3) == 0 {
+				w.crash() // amid what that has begun
+			}
+			continue
+		}
+		settle("full")
+	}
+	faulty = false
+	close(w.code.gate("firing"))
+	for _, s := range refs {
+		pause := false
+		again("unpause "+s.ID, func() error {
+			_, err := w.m.UpdateSchedule(ctx, s, nola.ScheduleChange{Paused: &pause})
+			return err
+		})
+	}
+	for range 3 { // whatever it shows now, it passes where it has been
+		clock.jump(26 * time.Hour)
+		settle("")
+	}
+	for _, s := range refs {
+		fired := w.accounted(s, period)
+		info := look(s)
+		total := uint64(0)
+		for outcome, c := range info.Progress.Counters {
+			if total += c.Count; outcome == 0 {
+				t.Errorf("%s: %d times without an outcome", s.ID, c.Count)
+			}
+		}
+		if passed := uint64(info.Progress.Through.Sub(info.Schedule.Created)/period) + 1; total == 0 || total > passed {
+			t.Errorf("%s: %d outcomes of the %d times since it was made", s.ID, total, passed)
+		}
+		switch s.ID {
+		case "skip", "all", "first", "none", "full":
+			if seen := w.distinct(s.ID); seen < fired {
+				t.Errorf("%s: %d fired, its target saw %d", s.ID, fired, seen)
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("repeat with -seed=%d", seed)
+		}
+	}
+}
