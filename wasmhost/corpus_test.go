@@ -66,6 +66,53 @@ func (h hostile) check(t *testing.T, err error) {
 	}
 }
 
+// checkCompileBomb demands of a module that was refused that it is so for its shape,
+// or for the time that compiling it takes.
+func (h hostile) checkCompileBomb(t *testing.T, err error) {
+	t.Helper()
+	if reason, limit := reasonOf(t, err); reason != nola.ReasonInvalidModule && (reason != nola.ReasonDeadlineExceeded || limit != "compile_timeout") {
+		t.Errorf("it was refused with %v, want for its shape or for the time it takes", err)
+	}
+}
+
+// TestCompileBombsEndInTime gives the compiler a moment for each module that is dear
+// to compile. Prepare comes back soon after, and what else there is goes on.
+func TestCompileBombsEndInTime(t *testing.T) {
+	const (
+		patience = time.Second
+		grace    = 20 * time.Second // one function is compiled to its end
+	)
+	r := newRuntime(t, wasmhost.Config{CompileTimeout: patience})
+	neighbour := instantiate(t, prepare(t, newRuntime(t, wasmhost.Config{}), smallGuest(t), nola.Manifest{}))
+	bombs := 0
+	for _, h := range hostileCorpus(t) {
+		if h.At != "compile" {
+			continue
+		}
+		bombs++
+		t.Run(h.Name, func(t *testing.T) {
+			start := time.Now()
+			m, err := r.Prepare(context.Background(), h.code(t), nola.Manifest{})
+			took := time.Since(start)
+			t.Logf("%s: %v", took, err)
+			if took > patience+grace {
+				t.Errorf("it took %s, %s are allowed", took, patience)
+			}
+			if err != nil {
+				h.checkCompileBomb(t, err)
+			} else {
+				_ = m.Close()
+			}
+			if got := mustInvoke(t, neighbour, newWorld(), "echo", "still here"); got != "still here" {
+				t.Errorf("the neighbour answers %q", got)
+			}
+		})
+	}
+	if bombs < 5 {
+		t.Errorf("the corpus has %d modules that are dear to compile", bombs)
+	}
+}
+
 // What the corpus is held to.
 const (
 	hostileDeadline = 100 * time.Millisecond
@@ -94,6 +141,10 @@ func TestHostileCorpus(t *testing.T) {
 				h.check(t, err)
 				return
 			}
+			if h.At == "compile" && err != nil {
+				h.checkCompileBomb(t, err)
+				return
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,6 +160,9 @@ func TestHostileCorpus(t *testing.T) {
 			defer i.Close()
 			if got := mustInvoke(t, i, newWorld(), "op", ""); got != "ok" {
 				t.Errorf("before the misdeed it answers %q", got)
+			}
+			if h.At == "compile" {
+				return
 			}
 			h.check(t, h.misbehave(t, m))
 			next := instantiate(t, m)
