@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"math"
 	"runtime"
@@ -147,77 +146,6 @@ func (h hostile) misbehave(t *testing.T, m nola.Module) (err error) {
 	}
 	t.Errorf("it outlived its deadline by %s, at most %s are allowed", best, hostileOverrun)
 	return err
-}
-
-// TestLongTurnRests has a turn of many steps run alone, which must cost it
-// nothing, and beside short ones, for which it must rest.
-func TestLongTurnRests(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{})
-	var long, short nola.Module
-	for _, h := range hostileCorpus(t) {
-		if h.Name == "loop-to-deadline" {
-			long = prepare(t, r, h.code(t), nola.Manifest{Limits: nola.Limits{Steps: 20_000_000}})
-			short = prepare(t, r, h.code(t), nola.Manifest{Limits: nola.Limits{Steps: 1}})
-		}
-	}
-	spin := func(m nola.Module) {
-		i, err := m.Instantiate(nola.ActorRef{Namespace: "n", Type: "t", ID: "i"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer i.Close()
-		if _, err := i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p")}, newWorld()); !errors.Is(err, &nola.Error{Reason: nola.ReasonCPUBudget}) {
-			t.Fatalf("the turn ended with %v", err)
-		}
-	}
-	spin(long)
-	if rests := r.Stats().Rests; rests != 0 {
-		t.Errorf("alone, the turn rested %d times", rests)
-	}
-	const tries = 100
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for n := 0; n < tries && r.Stats().Rests == 0; n++ {
-			i, err := long.Instantiate(nola.ActorRef{Namespace: "n", Type: "t", ID: "i"})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			_, _ = i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p")}, newWorld())
-			i.Close()
-		}
-	}()
-	for ended := false; !ended; {
-		select {
-		case <-done:
-			ended = true
-		default:
-			spin(short)
-		}
-	}
-	if r.Stats().Rests == 0 {
-		t.Errorf("beside others, %d long turns never rested", tries)
-	}
-}
-
-// TestInitialisersRestForNobody has initialisers of more than a slice run behind
-// a turn that is over. Nobody begins meanwhile, so there is nobody to rest for.
-func TestInitialisersRestForNobody(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{})
-	m, err := r.PrepareWhole(t.Context(), kitchen(t), nola.Manifest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	for range 2 {
-		i := instantiate(t, m)
-		mustInvoke(t, i, newWorld(), "echo", "x")
-		i.Close()
-	}
-	if rests := r.Stats().Rests; rests != 0 {
-		t.Errorf("with nobody else at work, %d rests", rests)
-	}
 }
 
 // TestThirdGuestGetsItsShare spins two guests on two processors and counts the

@@ -79,7 +79,7 @@ func (s *Store) flushLoop() {
 func (m *memory) due(now time.Time, age time.Duration, urgent lane.Seq) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.flushing {
+	if m.flushing || m.frozen {
 		return false
 	}
 	return m.first != 0 && (now.Sub(m.since) >= age || now.Before(m.since) || m.first <= urgent || m.waiting > waitingMax) || m.first == 0 && len(m.entries) > 0

@@ -46,8 +46,8 @@ func checkHistory(t *testing.T, store persistence.Store, shard nola.ShardID, n n
 	if err != nil {
 		t.Fatal(err)
 	}
-	if count := nola.Seq(0); found {
-		if count = nola.Seq(binary.BigEndian.Uint64(value)); count != n {
+	if found {
+		if count := nola.Seq(binary.BigEndian.Uint64(value)); count != n {
 			t.Errorf("shard %d: %d were counted, the head says %d", shard, count, n)
 		}
 	} else if n > 0 {
@@ -423,4 +423,3 @@ func TestNodes(t *testing.T) {
 		t.Error("a node without an id was written")
 	}
 }
-
