@@ -100,12 +100,6 @@ func freshVersion() int64 {
 	}
 }
 
-// CatalogReserve implements [persistence.Store]. No conditional write is cheaper
-// than a durable one.
-func (s *Store) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
-	return s.CatalogPut(ctx, space, key, version, value)
-}
-
 // CatalogPut implements [persistence.Store].
 func (s *Store) CatalogPut(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
 	if err := s.usable(ctx); err != nil {
