@@ -57,6 +57,9 @@ type Config struct {
 	// Lease is how long others wait for a sign of life before they take the shards
 	// over: default 10 s, 1 s to 5 min. All nodes must agree.
 	Lease time.Duration
+	// External leaves the lease to the caller: the store gives no sign of life, and
+	// Join and Claim are called instead of Acquire.
+	External bool
 	// CommitTimeout is how long a commit may go undecided before its outcome is
 	// answered as unknown: default 30 s.
 	CommitTimeout time.Duration
