@@ -787,9 +787,12 @@ func (f *fake) UpdateNamespace(_ context.Context, req *connect.Request[nolav1.Up
 		return nil, err
 	}
 	for _, path := range req.Msg.UpdateMask.GetPaths() {
-		if path == "labels" {
+		switch path {
+		case "labels":
 			n.Labels = req.Msg.Labels
-		} else {
+		case "limits":
+			n.Limits = req.Msg.Limits
+		default:
 			n.Description = req.Msg.Description
 		}
 	}

@@ -227,6 +227,8 @@ func TestExitCodes(t *testing.T) {
 		"bad type":             {line: "invoke Counter/a inc", code: exitUsage, want: `use "counter"`},
 		"bad output":           {line: "actor list -o xml", code: exitUsage, want: "table, json"},
 		"bad namespace":        {line: "actor list -n A", code: exitUsage, want: "namespace"},
+		"no such limit":        {line: "namespace set staging --limit memory=1", code: exitUsage, want: "memory_bytes"},
+		"a limit of text":      {line: "namespace set staging --limit casts=few", code: exitUsage, want: "whole number"},
 		"two namespaces":       {line: "-n a invoke b:counter/x inc", code: exitUsage, want: "once"},
 		"bad server":           {line: "actor list", server: "localhost:7466", code: exitUsage, want: "http"},
 		"file missing":         {line: "module push nowhere.wasm", code: exitUsage, want: "nowhere.wasm"},

@@ -44,6 +44,8 @@ type running struct {
 	log   *slog.Logger
 	store persistence.Store
 	guest *wasmhost.Runtime
+	// ballast is held as long as the node runs; see newBallast.
+	ballast []byte
 
 	cancel  context.CancelFunc // ends requests
 	serving sync.WaitGroup
@@ -82,7 +84,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	}()
 	memory := memoryLimit()
 	cfg.Limits = cfg.Limits.withMemory(memory)
-	r = &running{cfg: cfg, log: log, failed: make(chan error, 3)}
+	r = &running{cfg: cfg, log: log, failed: make(chan error, 3), ballast: newBallast()}
 	var conf *tls.Config
 	if cfg.TLSCert != "" {
 		if conf, err = loadTLS(cfg.TLSCert, cfg.TLSKey, log); err != nil {

@@ -146,7 +146,9 @@ func (s *Store) openLane(ctx context.Context) (*ownLane, error) {
 		defer s.mu.Unlock()
 		fresh.successor = own != nil
 		s.own = fresh
-		s.wg.Go(func() { s.keep(fresh) })
+		if !s.cfg.External {
+			s.wg.Go(func() { s.keep(fresh) })
+		}
 		s.cfg.Log.Info("lane opened", "lane", fmt.Sprintf("%x", fresh.id), "node", fresh.node, "mode", modeName(s.server.Mode), "ring", fresh.ring)
 		return fresh, nil
 	}

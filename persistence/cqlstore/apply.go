@@ -135,7 +135,7 @@ type flushed struct {
 func (m *memory) begin() *flush {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.flushing || len(m.dirty) == 0 && len(m.holes) == 0 && len(m.entries) == 0 && !m.stale && m.first == 0 {
+	if m.flushing || m.frozen || len(m.dirty) == 0 && len(m.holes) == 0 && len(m.entries) == 0 && !m.stale && m.first == 0 {
 		return nil
 	}
 	for m.scans > 0 {
@@ -319,7 +319,7 @@ func (a *appliers) once(ctx context.Context, writes []write) error {
 	for _, w := range writes {
 		b.Query(a.link.texts[w.stmt], w.args...)
 	}
-	return a.link.session.ExecuteBatch(b)
+	return a.link.session().ExecuteBatch(b)
 }
 
 // flush writes what m holds, and reports whether there was something.
@@ -338,7 +338,7 @@ func (a *appliers) flush(ctx context.Context, m *memory) (bool, error) {
 func (m *memory) oldest() lane.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.first == 0 {
+	if m.first == 0 || m.frozen {
 		return math.MaxInt64
 	}
 	return m.first

@@ -79,7 +79,7 @@ func (s *Store) flushLoop() {
 func (m *memory) due(now time.Time, age time.Duration, urgent lane.Seq) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.flushing {
+	if m.flushing || m.frozen {
 		return false
 	}
 	return m.first != 0 && (now.Sub(m.since) >= age || now.Before(m.since) || m.first <= urgent || m.waiting > waitingMax) || m.first == 0 && len(m.entries) > 0
@@ -250,9 +250,8 @@ func (s *Store) keep(own *ownLane) {
 		lost := own.lost
 		if !lost && keeper.Phase(uptime()) == lane.LeaseLapsed && !s.closed.Load() {
 			s.cfg.Log.Error("lease over: no sign of life reached the cluster in time; the shards are opened anew", "node", own.node)
-			own.lost, lost = true, true
-			s.changed.Broadcast()
-			s.wg.Go(func() { s.settle(own) })
+			s.lose(own)
+			lost = true
 		}
 		s.mu.Unlock()
 		if lost {
@@ -262,6 +261,13 @@ func (s *Store) keep(own *ownLane) {
 }
 
 const beatsPerLease = 10
+
+// lose gives the own lane up. It is called with s.mu held.
+func (s *Store) lose(own *ownLane) {
+	own.lost = true
+	s.changed.Broadcast()
+	s.wg.Go(func() { s.settle(own) })
+}
 
 func (s *Store) nodeRow(beat lane.Beat, started time.Time) Node {
 	owned := 0

@@ -1,13 +1,17 @@
 package cqlstore
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gocql/gocql"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/lane"
 )
 
@@ -125,7 +129,7 @@ type ShardRow struct {
 	Floor     lane.Timestamp
 }
 
-// ShardRows answers the rows of all shards, in no order. It is a quorum read of
+// ShardRows answers the rows of all shards, in the order of their numbers. It is a quorum read of
 // the whole table; rows may have changed while it was read.
 func (s *Store) ShardRows(ctx context.Context) (list []ShardRow, err error) {
 	err = again(ctx, func() error {
@@ -145,6 +149,7 @@ func (s *Store) ShardRows(ctx context.Context) (list []ShardRow, err error) {
 	if err != nil {
 		return nil, describe(stmtShardsRead, err)
 	}
+	slices.SortFunc(list, func(a, b ShardRow) int { return cmp.Compare(a.Shard, b.Shard) })
 	return list, nil
 }
 
@@ -161,11 +166,86 @@ func (s *Store) NodeID() string {
 	return s.own.node
 }
 
-// Release gives a shard that this store has acquired to the node of that id, or to
-// any if it is empty. Batches of the shard that are under way end first; from then
-// on, also after an error, it is fenced, unless the error says that the cluster
-// refuses the release.
-func (s *Store) Release(ctx context.Context, shard nola.ShardID, to string) error {
+// ErrMoved is the answer of Claim if the row of the shard has changed.
+var ErrMoved = errors.New("cqlstore: the shard has another owner or epoch than was read")
+
+// Join opens a lane and answers the id of the node under which it claims, which
+// nobody has used before. The lane before, if any, ends: what was under way in it
+// is decided, and its shards are fenced. With Config.External the caller holds the
+// lease of that node from then on, by Beat.
+func (s *Store) Join(ctx context.Context) (node string, err error) {
+	if err := s.usable(ctx); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	if own := s.own; own != nil && !own.lost {
+		s.lose(own)
+	}
+	s.mu.Unlock()
+	ctx, stop := s.within(ctx)
+	defer stop()
+	own, err := s.openLane(ctx)
+	if err != nil {
+		return "", s.acquireError(err)
+	}
+	return own.node, nil
+}
+
+// Claim takes a shard over whose row was read as from, for the node that Join has
+// answered. The caller knows that the owner that from names is dead, or is this
+// node itself: nobody is waited for. It answers ErrMoved if the row has changed,
+// or the lane of this node was lost.
+func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persistence.Head, error) {
+	if err := s.usable(ctx); err != nil {
+		return persistence.Head{}, err
+	}
+	if int(from.Shard) >= s.cluster.Shards {
+		return persistence.Head{}, fmt.Errorf("cqlstore: claim shard %d: the cluster has %d", from.Shard, s.cluster.Shards)
+	}
+	ctx, stop := s.within(ctx)
+	defer stop()
+	s.mu.Lock()
+	own := s.own
+	ours := own != nil && !own.lost && own.node == node
+	s.mu.Unlock()
+	if !ours {
+		return persistence.Head{}, ErrMoved
+	}
+	row, found, err := s.shardRow(ctx, from.Shard)
+	switch {
+	case err != nil:
+		return persistence.Head{}, s.acquireError(err)
+	case !found || row.Epoch != from.Epoch || row.Lane != from.Lane:
+		return persistence.Head{}, ErrMoved
+	}
+	c := lane.Claim{Shard: from.Shard, Node: node, Lane: own.id, Overdue: true}
+	switch {
+	case row.Lane == own.id:
+		err = s.giveUp(ctx, own, from.Shard, node)
+	case !row.Lane.IsZero():
+		var r *recovery
+		if r, err = s.recoverOnce(ctx, row.Lane, func() error { return nil }); err == nil {
+			c.From, c.Effects = r.ended, r.byShard[from.Shard]
+		}
+	}
+	if err != nil {
+		return persistence.Head{}, s.acquireError(err)
+	}
+	t, err := s.claimFrom(ctx, own, c)
+	switch {
+	case err != nil:
+		return persistence.Head{}, s.acquireError(err)
+	case t == nil:
+		return persistence.Head{}, ErrMoved
+	}
+	return persistence.Head{Shard: t.shard, Epoch: t.epoch, Seq: t.start}, nil
+}
+
+// Release gives a shard that this store has acquired under that epoch to the node
+// of that id, or to any if it is empty. Batches of the shard that are under way end
+// first; from then on, also after an error, it is fenced, unless the error says that
+// the cluster refuses the release.
+func (s *Store) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
@@ -174,9 +254,10 @@ func (s *Store) Release(ctx context.Context, shard nola.ShardID, to string) erro
 	}
 	s.mu.Lock()
 	own := s.own
+	t := s.tenure(shard)
 	s.mu.Unlock()
-	if own == nil {
-		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
+	if own == nil || t == nil || t.epoch != epoch {
+		return fmt.Errorf("cqlstore: release shard %d: this store does not own it under epoch %d", shard, epoch)
 	}
 	ctx, stop := s.within(ctx)
 	defer stop()

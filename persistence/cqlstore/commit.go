@@ -174,12 +174,15 @@ func (s *Store) append(ctx context.Context, batches []*persistence.Batch) (*ownL
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for own.w.State() == lane.StateOpen && !own.w.Room() && ctx.Err() == nil {
+	for !own.lost && own.w.State() == lane.StateOpen && !own.w.Room() && ctx.Err() == nil {
 		s.hurry()
 		s.changed.Wait()
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
+	}
+	if own.lost {
+		return nil, 0, lane.ErrNotOpen
 	}
 	var n lane.Seq
 	var out lane.Output

@@ -57,6 +57,9 @@ type Config struct {
 	// Lease is how long others wait for a sign of life before they take the shards
 	// over: default 10 s, 1 s to 5 min. All nodes must agree.
 	Lease time.Duration
+	// External leaves the lease to the caller: the store gives no sign of life, and
+	// Join and Claim are called instead of Acquire.
+	External bool
 	// CommitTimeout is how long a commit may go undecided before its outcome is
 	// answered as unknown: default 30 s.
 	CommitTimeout time.Duration
@@ -196,7 +199,7 @@ func (c Config) dial() (*gocql.Session, error) {
 	cluster.ReconnectInterval = time.Second
 	cluster.ReconnectionPolicy = &gocql.ConstantReconnectionPolicy{MaxRetries: 3, Interval: time.Second}
 	cluster.Logger = driverLog{c.Log}
-	var hosts gocql.HostSelectionPolicy = gocql.RoundRobinHostPolicy()
+	hosts := gocql.RoundRobinHostPolicy()
 	if c.Datacenter != "" {
 		hosts = gocql.DCAwareRoundRobinPolicy(c.Datacenter)
 		cluster.HostFilter = gocql.DataCentreHostFilter(c.Datacenter) // LOCAL_QUORUM is that of whoever is asked
@@ -225,7 +228,7 @@ func (c Config) explain(err error) error {
 	switch {
 	case strings.Contains(text, "username and/or password are incorrect"), strings.Contains(text, "Provided username"), strings.Contains(text, "Bad credentials"), strings.Contains(text, "authentication required"):
 		return fmt.Errorf("%w: give the name and the password of a role that may log in at %s: %w", ErrCredentials, where, err)
-	case c.Datacenter != "" && (errors.Is(err, gocql.ErrNoConnectionsStarted) || errors.Is(err, gocql.ErrNoConnections)):
+	case c.Datacenter != "" && (errors.Is(err, gocql.ErrNoConnectionsStarted) || strings.Contains(text, "host was filtered")):
 		return fmt.Errorf("%w: none of data centre %q is known at %s, or none of it answers; nodetool status shows the names: %w", ErrAway, c.Datacenter, where, err)
 	default:
 		return fmt.Errorf("%w: is one of %s right, and does it speak CQL there (and TLS, if it was asked for)? %w", ErrAway, where, err)
@@ -235,11 +238,16 @@ func (c Config) explain(err error) error {
 // driverLog tells the driver's own messages at debug level.
 type driverLog struct{ log *slog.Logger }
 
-func (d driverLog) Print(v ...any) { d.log.Debug("gocql: " + strings.TrimSpace(fmt.Sprint(v...))) }
-func (d driverLog) Printf(format string, v ...any) {
-	d.log.Debug("gocql: " + strings.TrimSpace(fmt.Sprintf(format, v...)))
-}
-func (d driverLog) Println(v ...any) { d.log.Debug("gocql: " + strings.TrimSpace(fmt.Sprintln(v...))) }
+// Print implements gocql.StdLogger.
+func (d driverLog) Print(v ...any) { d.say(fmt.Sprint(v...)) }
+
+// Printf implements gocql.StdLogger.
+func (d driverLog) Printf(format string, v ...any) { d.say(fmt.Sprintf(format, v...)) }
+
+// Println implements gocql.StdLogger.
+func (d driverLog) Println(v ...any) { d.say(fmt.Sprintln(v...)) }
+
+func (d driverLog) say(text string) { d.log.Debug("driver", "says", strings.TrimSpace(text)) }
 
 // Server is what the servers say of themselves.
 type Server struct {
@@ -304,7 +312,7 @@ func (s *Server) choose(asked Mode) {
 	default:
 		s.Mode, s.Why = lane.ModeQuorum, fmt.Sprintf("commitlog_sync is %s, and Cassandra syncs conditional writes no earlier than others", s.Sync)
 	}
-	if !synced && !(s.Flavour == "Scylla" && s.Mode == lane.ModeLWT) {
+	if !synced && (s.Flavour != "Scylla" || s.Mode != lane.ModeLWT) {
 		s.Warning = fmt.Sprintf("commitlog_sync is %s: if a quorum of replicas loses its power at once, acknowledged work of the last seconds may be lost; set commitlog_sync to batch or group in cassandra.yaml", s.Sync)
 	}
 }

@@ -57,7 +57,7 @@ func hosts(t testing.TB) []string {
 	defer server.Unlock()
 	if server.hosts == nil && server.err == nil {
 		var err error
-		if server.dir, err = os.MkdirTemp("", "cqlstore"); err != nil {
+		if server.dir, err = os.MkdirTemp("", "cqlstore"); err != nil { //nolint:usetesting // it outlives the test
 			t.Fatal(err)
 		}
 		server.cluster, server.err = cassandra.Start(context.Background(), cassandra.Config{Dir: server.dir})

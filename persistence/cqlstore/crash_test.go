@@ -18,6 +18,7 @@ import (
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/cqlstore"
+	"github.com/nolaproject/nola/persistence/cqlstore/cqlfake"
 )
 
 // The history that crash tests write: to each shard numbered batches, of which
@@ -46,8 +47,8 @@ func checkHistory(t *testing.T, store persistence.Store, shard nola.ShardID, n n
 	if err != nil {
 		t.Fatal(err)
 	}
-	if count := nola.Seq(0); found {
-		if count = nola.Seq(binary.BigEndian.Uint64(value)); count != n {
+	if found {
+		if count := nola.Seq(binary.BigEndian.Uint64(value)); count != n {
 			t.Errorf("shard %d: %d were counted, the head says %d", shard, count, n)
 		}
 	} else if n > 0 {
@@ -371,10 +372,10 @@ func TestRelease(t *testing.T) {
 	}
 	for i, to := range []string{"", b.NodeID()} {
 		shard := nola.ShardID(3 + i)
-		if err := a.Release(t.Context(), shard, to); err != nil {
+		if err := a.Release(t.Context(), shard, heads[shard].Epoch, to); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.Release(t.Context(), shard, to); err == nil {
+		if err := a.Release(t.Context(), shard, heads[shard].Epoch, to); err == nil {
 			t.Errorf("shard %d was released twice", shard)
 		}
 		got, err := b.Acquire(t.Context(), []nola.ShardID{shard})
@@ -392,6 +393,80 @@ func TestRelease(t *testing.T) {
 		if _, verdicts := round(b, got); verdicts[0] != nil {
 			t.Errorf("a commit of the new owner: %v", verdicts[0])
 		}
+	}
+}
+
+// TestClaim moves shards as a cluster does that decides itself who is alive.
+func TestClaim(t *testing.T) {
+	_, c := fakeServer(t, cqlfake.Config{})
+	c.External = true
+	a := open(t, c)
+	c.Name = "two"
+	b := open(t, c)
+	claim := func(s *cqlstore.Store, node string, row cqlstore.ShardRow) (persistence.Head, error) {
+		return s.Claim(t.Context(), node, row)
+	}
+	rows := func() []cqlstore.ShardRow {
+		t.Helper()
+		list, err := a.ShardRows(t.Context())
+		if err != nil || len(list) != crashShards {
+			t.Fatal(list, err)
+		}
+		return list
+	}
+	node, err := a.Join(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := rows()
+	head, err := claim(a, node, first[2])
+	if err != nil || head.Epoch != 1 {
+		t.Fatalf("claimed at %+v, %v", head, err)
+	}
+	if _, verdicts := round(a, []persistence.Head{head}); verdicts[0] != nil {
+		t.Fatal(verdicts[0])
+	}
+	if _, err := claim(a, node, first[2]); !errors.Is(err, cqlstore.ErrMoved) {
+		t.Errorf("claimed from a row that has changed: %v", err)
+	}
+	if head, err = claim(a, node, rows()[2]); err != nil || head.Epoch != 2 || head.Seq != 1 {
+		t.Errorf("claimed from itself at %+v, %v", head, err)
+	}
+	// The other takes it from the lane of a node that it takes for dead.
+	other, err := b.Join(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := claim(b, other, rows()[2])
+	if err != nil || got.Epoch != 3 || got.Seq != 1 {
+		t.Fatalf("claimed from the dead at %+v, %v", got, err)
+	}
+	checkHistory(t, b, 2, 1)
+	if row := rows()[2]; row.Node != other || row.Epoch != 3 {
+		t.Errorf("the row is %+v, want node %s", row, other)
+	}
+	if _, verdicts := round(a, []persistence.Head{head}); verdicts[0] == nil {
+		t.Error("the one that was taken for dead commits")
+	}
+	again, err := a.Join(t.Context())
+	if err != nil || again == node {
+		t.Errorf("joined again as %q, %v; before it was %q", again, err, node)
+	}
+	if _, err := claim(a, node, rows()[3]); !errors.Is(err, cqlstore.ErrMoved) {
+		t.Errorf("claimed under an id that is over: %v", err)
+	}
+	if err := b.Release(t.Context(), 2, 2, again); err == nil {
+		t.Error("released under an epoch that is over")
+	}
+	if err := b.Release(t.Context(), 2, 3, again); err != nil {
+		t.Fatal(err)
+	}
+	if head, err = claim(a, again, rows()[2]); err != nil || head.Epoch != 4 || head.Seq != 1 {
+		t.Errorf("claimed after the release at %+v, %v", head, err)
+	}
+	checkHistory(t, a, 2, 1)
+	if list, err := a.Nodes(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("a store that leaves the lease to others has beaten: %+v, %v", list, err)
 	}
 }
 
@@ -423,4 +498,3 @@ func TestNodes(t *testing.T) {
 		t.Error("a node without an id was written")
 	}
 }
-

@@ -48,6 +48,7 @@ type memory struct {
 	nextTime time.Time
 	waiting  int64 // bytes that are not in the tables
 	flushing bool
+	frozen   bool   // the tenure is over: whoever claims the shard writes what is here
 	begun    uint64 // flushes
 	scans    int    // pages that a flush must wait for
 	idle     sync.Cond
@@ -392,6 +393,13 @@ func (m *memory) evict(most int64) {
 			m.cursor = ""
 		}
 	}
+}
+
+// freeze keeps m for reads alone.
+func (m *memory) freeze() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.frozen = true
 }
 
 // close gives the bytes of the memory back.

@@ -111,7 +111,7 @@ func ReadSchema(ctx context.Context, c Config) (SchemaStatus, error) {
 	if err != nil {
 		return SchemaStatus{}, err
 	}
-	defer l.session.Close()
+	defer l.session().Close()
 	return c.status(ctx, l)
 }
 
@@ -192,7 +192,7 @@ func SetupSchema(ctx context.Context, c Config, schema Schema) (SchemaStatus, er
 	if err != nil {
 		return SchemaStatus{}, err
 	}
-	defer l.session.Close()
+	defer l.session().Close()
 	setDefault(&schema.Replicas, 3)
 	setDefault(&schema.Shards, ShardsDefault)
 	if schema.Replicas < 1 || schema.Replicas > 20 || schema.Shards < 1 || schema.Shards > persistence.ShardsMax {
@@ -219,7 +219,7 @@ func UpdateSchema(ctx context.Context, c Config) (SchemaStatus, error) {
 	if err != nil {
 		return SchemaStatus{}, err
 	}
-	defer l.session.Close()
+	defer l.session().Close()
 	status, err := c.status(ctx, l)
 	if err != nil {
 		return status, err
@@ -284,10 +284,10 @@ func (c Config) bring(ctx context.Context, l *link, shards int) (status SchemaSt
 
 // define changes the schema and waits until all nodes have it.
 func (l *link) define(ctx context.Context, text string) error {
-	if err := l.session.Query(text).WithContext(ctx).Consistency(gocql.LocalQuorum).Exec(); err != nil {
+	if err := l.session().Query(text).WithContext(ctx).Consistency(gocql.LocalQuorum).Exec(); err != nil {
 		return fmt.Errorf("cqlstore: change the schema: %q: %w", firstLine(text), err)
 	}
-	if err := l.session.AwaitSchemaAgreement(ctx); err != nil {
+	if err := l.session().AwaitSchemaAgreement(ctx); err != nil {
 		return fmt.Errorf("cqlstore: the nodes do not agree on the schema (is one of them down?): %w", err)
 	}
 	return nil

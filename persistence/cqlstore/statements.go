@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gocql/gocql"
 
@@ -100,6 +101,7 @@ const (
 	stmtScyllaRead
 	stmtScyllaSettingRead
 	stmtServerRead
+	stmtAlive
 
 	statementsEnd
 )
@@ -208,6 +210,7 @@ var statements = [statementsEnd]struct {
 	stmtSettingRead:       {"setting read", local, "SELECT value FROM system_views.settings WHERE name = ?"},
 	stmtScyllaRead:        {"flavour read", local, "SELECT table_name FROM system_schema.tables WHERE keyspace_name = 'system' AND table_name = 'scylla_local'"},
 	stmtScyllaSettingRead: {"scylla setting read", local, "SELECT value FROM system.config WHERE name = ?"},
+	stmtAlive:             {"alive", local, "SELECT release_version FROM system.local WHERE key = 'local'"},
 	stmtServerRead:        {"server read", local, "SELECT release_version, data_center, toTimestamp(now()) FROM system.local WHERE key = 'local'"},
 }
 
@@ -229,13 +232,16 @@ func (k kind) consistency() gocql.Consistency {
 // link is a session and the texts for its keyspace. Its methods may be called
 // at once.
 type link struct {
-	session *gocql.Session
+	current atomic.Pointer[gocql.Session]
 	lwts    atomic.Int64
 	texts   [statementsEnd]string
 }
 
+func (l *link) session() *gocql.Session { return l.current.Load() }
+
 func newLink(session *gocql.Session, keyspace string) *link {
-	l := &link{session: session}
+	l := new(link)
+	l.current.Store(session)
 	for s := range statementsEnd {
 		l.texts[s] = s.text(keyspace)
 	}
@@ -244,7 +250,7 @@ func newLink(session *gocql.Session, keyspace string) *link {
 
 // query makes a statement ready. It is sent once: who sends it again knows why.
 func (l *link) query(ctx context.Context, s statement, args ...any) *gocql.Query {
-	q := l.session.Query(l.texts[s], args...).WithContext(ctx).Consistency(statements[s].kind.consistency())
+	q := l.session().Query(l.texts[s], args...).WithContext(ctx).Consistency(statements[s].kind.consistency())
 	if statements[s].kind == lwt {
 		q = q.SerialConsistency(gocql.LocalSerial)
 	}
@@ -258,7 +264,7 @@ func (l *link) exec(ctx context.Context, s statement, args ...any) error {
 // batch starts an unlogged batch: of one partition it is atomic, of several it
 // only saves round trips.
 func (l *link) batch(ctx context.Context) *gocql.Batch {
-	b := l.session.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
+	b := l.session().NewBatch(gocql.UnloggedBatch).WithContext(ctx)
 	b.SetConsistency(gocql.LocalQuorum)
 	return b
 }
@@ -319,7 +325,7 @@ func (l *link) casBatch(b *gocql.Batch) (applied bool, r row, err error) {
 	}()
 	l.lwts.Add(1)
 	columns := r.columns()
-	applied, iter, err := l.session.MapExecuteBatchCAS(b, columns)
+	applied, iter, err := l.session().MapExecuteBatchCAS(b, columns)
 	if iter != nil {
 		err = errors.Join(err, iter.Close())
 	}
@@ -352,6 +358,38 @@ func refused(err error) bool {
 	}
 	return false
 }
+
+// watch puts another session in the place of one that has lost all connections and
+// does not find back: the driver can take a host for connected that it has no
+// connection to, and then never tries again. It ends with ctx.
+func (l *link) watch(ctx context.Context, dial func() (*gocql.Session, error)) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for lost := 0; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		var version string
+		err := l.query(ctx, stmtAlive).Scan(&version)
+		if lost++; !errors.Is(err, gocql.ErrNoConnections) {
+			lost = 0
+		}
+		if lost < watchLost {
+			continue
+		}
+		if fresh, err := dial(); err == nil {
+			l.current.Swap(fresh).Close()
+			lost = 0
+		}
+	}
+}
+
+const (
+	watchEvery = time.Second
+	watchLost  = 2 // looks in a row without a connection
+)
 
 // describe says what a statement was about, in errors.
 func describe(s statement, err error) error {

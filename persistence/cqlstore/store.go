@@ -28,7 +28,7 @@ type Store struct {
 	cluster  persistence.ClusterInfo
 	server   Server
 
-	ctx    context.Context // ends with Close
+	ctx    context.Context //nolint:containedctx // ends with Close, and with it all that the store has under way
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	closed atomic.Bool
@@ -46,7 +46,6 @@ type Store struct {
 	changed *sync.Cond // something was committed, applied, or lost
 	own     *ownLane   // the newest; nil before the first Acquire
 	tenures []tenures  // by shard
-	waiting int        // who waits on changed
 }
 
 // figures count what a store does.
@@ -124,9 +123,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{cfg: c, lanes: l, kick: make(chan struct{}, 1)}
 	if err := s.open(ctx); err != nil {
-		l.session.Close()
+		l.session().Close()
 		if s.bulk != nil {
-			s.bulk.session.Close()
+			s.bulk.session().Close()
 		}
 		return nil, err
 	}
@@ -171,12 +170,15 @@ func (s *Store) open(ctx context.Context) error {
 	log := s.cfg.Log.With("keyspace", s.cfg.Keyspace, "server", s.server.Flavour+" "+s.server.Version, "replicas", s.server.Replicas)
 	log.Info("store opened", "shards", s.cluster.Shards, "mode", modeName(s.server.Mode), "why", s.server.Why)
 	if s.server.Warning != "" {
-		log.Warn(s.server.Warning)
+		log.Warn("acknowledged work may be lost", "why", s.server.Warning)
 	}
 	if ahead := s.server.ClockAhead; ahead.Abs() > clockAheadMax {
 		log.Warn("this machine's clock and the server's differ; nothing is lost by it, but due times follow this machine's", "ahead", ahead.Round(time.Second))
 	}
 	s.wg.Go(s.flushLoop)
+	for _, l := range []*link{s.lanes, s.bulk} {
+		s.wg.Go(func() { l.watch(s.ctx, s.cfg.dial) })
+	}
 	return nil
 }
 
@@ -310,9 +312,7 @@ func (s *Store) committed(own *ownLane, e *sentEntry) {
 	now := s.cfg.Now()
 	for i, t := range e.shards {
 		t.last, t.pending, t.entry = e.effects[i].Batch.Seq, 0, e.n
-		if !own.lost {
-			t.m.add(e.effects[i:i+1], e.n, now)
-		}
+		t.m.add(e.effects[i:i+1], e.n, now)
 	}
 	if len(e.shards) == 0 { // a closing entry: there is nothing to apply
 		s.applied(own)
@@ -335,24 +335,25 @@ func (s *Store) settle(own *ownLane) {
 	}
 	if !own.w.Settle(ended.Final) {
 		own.err = fmt.Errorf("cqlstore: lane %x ends at entry %d, and entry %d was reported committed: the store has lost what it acknowledged; stop the node and keep the lane's rows", own.id, ended.Final, own.w.Committed())
-		s.cfg.Log.Error(own.err.Error())
+		s.cfg.Log.Error("lane damaged", "error", own.err)
 		return
 	}
 	for _, e := range own.sent {
-		for i, t := range e.shards {
-			if e.n <= ended.Final {
-				t.last = e.effects[i].Batch.Seq
-			}
+		if e.n <= ended.Final {
+			s.committed(own, e)
+			continue
+		}
+		for _, t := range e.shards {
 			t.pending = 0
 		}
 	}
 	own.sent = nil
 	for i := range s.tenures {
+		// Reads go on from what the shard was at the end: the tables do not have all
+		// of it before somebody claims it.
 		if t := s.tenure(nola.ShardID(i)); t != nil && t.own == own {
 			t.stopped = true
-			if m := s.shards[i].Swap(nil); m != nil {
-				m.close()
-			}
+			t.m.freeze()
 		}
 	}
 	s.cfg.Log.Info("lane settled", "lane", fmt.Sprintf("%x", own.id), "final", int64(ended.Final))
@@ -381,8 +382,8 @@ func (s *Store) Close() error {
 		s.changed.Broadcast()
 		s.mu.Unlock()
 		s.wg.Wait()
-		s.lanes.session.Close()
-		s.bulk.session.Close()
+		s.lanes.session().Close()
+		s.bulk.session().Close()
 	})
 	return nil
 }

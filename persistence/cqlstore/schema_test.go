@@ -1,0 +1,85 @@
+package cqlstore_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gocql/gocql"
+
+	"github.com/nolaproject/nola/persistence/cqlstore"
+	"github.com/nolaproject/nola/persistence/cqlstore/cqlfake"
+	"github.com/nolaproject/nola/persistence/storetest"
+)
+
+// TestOpenSays looks what is said of a data centre that is not there, and of a
+// schema that was begun.
+func TestOpenSays(t *testing.T) {
+	_, c := fakeServer(t, cqlfake.Config{})
+	away := c
+	away.Datacenter, away.ConnectTimeout = "mars", time.Second
+	if _, err := cqlstore.Open(t.Context(), away); !errors.Is(err, cqlstore.ErrAway) || !strings.Contains(err.Error(), "mars") {
+		t.Errorf("a data centre that is not there: %v", err)
+	}
+	executed(t, session(t, c), "CREATE KEYSPACE half WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
+	c.Keyspace = "half"
+	if _, err := cqlstore.Open(t.Context(), c); !errors.Is(err, cqlstore.ErrNoSchema) || !strings.Contains(err.Error(), "nolad schema setup") {
+		t.Errorf("a keyspace without tables: %v", err)
+	}
+}
+
+func executed(t *testing.T, session *gocql.Session, text string, args ...any) {
+	t.Helper()
+	if err := session.Query(text, args...).Exec(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func history(t *testing.T, session *gocql.Session, keyspace string, version, needs int) {
+	t.Helper()
+	executed(t, session, "INSERT INTO "+keyspace+".schema_history (component, version, needs, applied_at) VALUES ('nola', ?, ?, 1)", version, needs)
+}
+
+// TestSchemaTool sets up, sets up again, refuses what it does not know, and works
+// with a newer schema that lets it.
+func TestSchemaTool(t *testing.T) {
+	_, c := fakeServer(t, cqlfake.Config{})
+	before, err := cqlstore.ReadSchema(t.Context(), c)
+	if err != nil || before.Usable() != nil || before.Version != cqlstore.SchemaVersion || before.Shards != storetest.Shards {
+		t.Fatalf("after setup: %+v, %v, %v", before, err, before.Usable())
+	}
+	var wg sync.WaitGroup
+	for range 3 { // at once
+		wg.Go(func() {
+			again, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: 99})
+			if err != nil || again.ClusterID != before.ClusterID || again.Shards != before.Shards {
+				t.Errorf("set up again: %+v, %v; want the cluster of before", again, err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := cqlstore.UpdateSchema(t.Context(), c); err != nil {
+		t.Error(err)
+	}
+	history(t, session(t, c), "nola", 2, 1)
+	if s, err := cqlstore.ReadSchema(t.Context(), c); err != nil || s.Version != 2 || s.Usable() != nil {
+		t.Errorf("a newer schema that older programs can work with: %+v, %v, %v", s, err, s.Usable())
+	}
+	for name, change := range map[string]func() error{
+		"setup":  func() error { _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1}); return err },
+		"update": func() error { _, err := cqlstore.UpdateSchema(t.Context(), c); return err },
+	} {
+		if err := change(); !errors.Is(err, cqlstore.ErrSchema) {
+			t.Errorf("%s of a schema that it does not know: %v", name, err)
+		}
+	}
+	c.Keyspace = "other"
+	if _, err := cqlstore.UpdateSchema(t.Context(), c); !errors.Is(err, cqlstore.ErrNoSchema) {
+		t.Errorf("update of nothing: %v", err)
+	}
+	if _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 99}); err == nil {
+		t.Error("99 replicas were set up")
+	}
+}
