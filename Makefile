@@ -161,7 +161,7 @@ bench-peers: build guests ## measure other products beside ours, with the same c
 	go run ./tools/bench peers $(ARGS)
 
 # Each slice is some benchmarks and how long, or how often, one runs; ten times.
-WASM_SLICES := Warm:100ms HostCall:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:2000000x Runaway:20x Collection:20x
+WASM_SLICES := Warm:100ms HostCall:100ms Crossing:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:1000000x Runaway:20x Collection:20x
 
 .PHONY: bench-wasm
 bench-wasm: guests $(BENCHSTAT) ## measure guests under our host and under wapc-go, ten times each

@@ -3,6 +3,8 @@ package nola
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -109,4 +111,77 @@ func (m Manifest) Validate() error {
 		e.Message += "; " + f
 	}
 	return e
+}
+
+// Within is l with every field that is above its bound in most set to that bound;
+// zero fields of l take their defaults first, and zero fields of most bound
+// nothing.
+func (l Limits) Within(most Limits) Limits {
+	l = Manifest{Limits: l}.WithDefaults().Limits
+	for _, b := range l.bounds(&most) {
+		b.lower()
+	}
+	return l
+}
+
+// CheckWithin refuses limits that a manifest sets above their bounds in most, all
+// at once. Fields that are zero in either are not looked at.
+func (l Limits) CheckWithin(most Limits) error {
+	var faults []string
+	first := ""
+	for _, b := range l.bounds(&most) {
+		if b.asked > b.most {
+			faults = append(faults, fmt.Sprintf("limits.%s %s is above %s", b.name, b.text(b.asked), b.text(b.most)))
+			if first == "" {
+				first = b.name
+			}
+		}
+	}
+	if first == "" {
+		return nil
+	}
+	e := Errorf(ReasonInvalidArgument, "%s", strings.Join(faults, "; "))
+	e.Metadata = map[string]string{"limit": first}
+	return e
+}
+
+// bound is one limit beside its upper bound.
+type bound struct {
+	name        string
+	asked, most uint64
+	lower       func()
+	duration    bool
+}
+
+func (b bound) text(n uint64) string {
+	if b.duration {
+		return time.Duration(n).String()
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// bounds are the fields of l that most bounds.
+func (l *Limits) bounds(most *Limits) []bound {
+	var list []bound
+	add := func(name string, asked, most uint64, lower func()) {
+		if most == 0 {
+			return
+		}
+		list = append(list, bound{name: name, asked: asked, most: most, duration: name == "turn_timeout", lower: func() {
+			if asked > most {
+				lower()
+			}
+		}})
+	}
+	add("memory_bytes", uint64(l.MemoryBytes), uint64(most.MemoryBytes), func() { l.MemoryBytes = most.MemoryBytes })
+	add("steps_per_turn", l.Steps, most.Steps, func() { l.Steps = most.Steps })
+	add("turn_timeout", uint64(l.TurnTimeout), uint64(most.TurnTimeout), func() { l.TurnTimeout = most.TurnTimeout })
+	add("host_calls", uint64(l.HostCalls), uint64(most.HostCalls), func() { l.HostCalls = most.HostCalls })
+	add("log_bytes", uint64(l.LogBytes), uint64(most.LogBytes), func() { l.LogBytes = most.LogBytes })
+	add("casts", uint64(l.Casts), uint64(most.Casts), func() { l.Casts = most.Casts })
+	add("reply_bytes", uint64(l.ReplyBytes), uint64(most.ReplyBytes), func() { l.ReplyBytes = most.ReplyBytes })
+	add("table_elements", uint64(l.TableElements), uint64(most.TableElements), func() { l.TableElements = most.TableElements })
+	add("call_depth", uint64(l.CallDepth), uint64(most.CallDepth), func() { l.CallDepth = most.CallDepth })
+	add("memory_inline", uint64(l.MemoryInline), uint64(most.MemoryInline), func() { l.MemoryInline = most.MemoryInline })
+	return list
 }

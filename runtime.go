@@ -125,6 +125,10 @@ type Host interface {
 	Invocation() *Invocation
 	// Now is the turn's one time.
 	Now() time.Time
+	// Yield lets others have the processor, as often as the runtime asks in a long
+	// turn. steps is what Invoke has taken so far. It may wait; an error says that
+	// the turn is to end with it.
+	Yield(steps uint64) error
 	// Random fills b from the turn's random stream, equal on every retry.
 	Random(b []byte)
 	// Log appends to the actor's log, whatever becomes of the turn. Level is

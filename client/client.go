@@ -207,7 +207,12 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		i.introduce(req.Header())
 		res, err := next(ctx, req)
 		if err != nil {
-			return nil, i.failed(err)
+			f := i.failed(err)
+			if !f.answered && ctx.Err() == nil && f.err.Reason == nola.ReasonCanceled {
+				// The other side cut the stream off; nobody here gave up.
+				f.err = nola.Errorf(nola.ReasonUnavailable, "the connection to %s was cut off", i.c.address)
+			}
+			return nil, f
 		}
 		i.c.note(res.Header())
 		return res, nil
@@ -235,7 +240,7 @@ func (i *interceptor) introduce(h http.Header) {
 	}
 }
 
-func (i *interceptor) failed(err error) error {
+func (i *interceptor) failed(err error) *failure {
 	var ce *connect.Error
 	if errors.As(err, &ce) {
 		i.c.note(ce.Meta())

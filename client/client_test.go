@@ -315,6 +315,55 @@ func TestFailFast(t *testing.T) {
 	}
 }
 
+// TestServerThatDies: however a connection ends under a call, the caller is not
+// told that he gave up: he learns that the server is not there, or that the
+// outcome is unknown.
+func TestServerThatDies(t *testing.T) {
+	settings := "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	for name, says := range map[string]string{
+		"nothing":        "",
+		"settings":       settings,
+		"stream reset":   settings + "\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08", // RST_STREAM, CANCEL
+		"stream refused": settings + "\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x07",
+		"goodbye":        settings + "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = conn.Read(make([]byte, 1<<16))
+					_, _ = conn.Write([]byte(says))
+					if says != "" {
+						_, _ = conn.Read(make([]byte, 1<<16)) // the request, if it was not there yet
+					}
+					_ = conn.Close()
+				}
+			}()
+			c, err := client.New("http://"+l.Addr().String(), client.Options{Retries: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, err = c.Namespaces.ListNamespaces(t.Context(), connect.NewRequest(&nolav1.ListNamespacesRequest{}))
+			if reasonOf(err) != nola.ReasonUnavailable {
+				t.Errorf("a request ended with %v (%s), want UNAVAILABLE", err, reasonOf(err))
+			}
+			_, err = c.Invoke(t.Context(), alice, "inc", nil, client.WithIdempotencyKey("k"))
+			if r := reasonOf(err); r != nola.ReasonUnavailable && r != nola.ReasonOutcomeUnknown {
+				t.Errorf("a call ended with %v (%s), want UNAVAILABLE or OUTCOME_UNKNOWN", err, r)
+			}
+		})
+	}
+}
+
 func TestOptionsReachTheWire(t *testing.T) {
 	var seen attempts
 	_, c := serve(t, client.Options{UserAgent: "tester/1", ReadBytesMax: 1000, Wrap: func(next http.RoundTripper) http.RoundTripper {

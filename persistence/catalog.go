@@ -36,6 +36,9 @@ type Namespace struct {
 	Incarnation uint64
 	Description string
 	Labels      map[string]string
+	// Limits are upper bounds of what its modules may ask for; zero fields bound
+	// nothing.
+	Limits nola.Limits
 }
 
 // Module is a module that exists in a namespace.
@@ -176,7 +179,13 @@ func (c Catalog) ScheduleEntry(ctx context.Context, namespace, id string) (Sched
 	return catalogGet(ctx, c, SpaceSchedule, catalogKey(namespace, id), decodeScheduleEntry)
 }
 
-// PutScheduleEntry reserves a schedule's id.
+// ReserveScheduleEntry reserves the id of a schedule that is made next: after a
+// crash there is not the schedule without the entry, as in Store.CatalogReserve.
+func (c Catalog) ReserveScheduleEntry(ctx context.Context, version uint64, rec ScheduleEntry) (uint64, error) {
+	return c.CatalogReserve(ctx, SpaceSchedule, catalogKey(rec.Namespace, rec.ID), version, encodeScheduleEntry(nil, rec))
+}
+
+// PutScheduleEntry changes who has a schedule's id.
 func (c Catalog) PutScheduleEntry(ctx context.Context, version uint64, rec ScheduleEntry) (uint64, error) {
 	return c.CatalogPut(ctx, SpaceSchedule, catalogKey(rec.Namespace, rec.ID), version, encodeScheduleEntry(nil, rec))
 }
@@ -233,7 +242,46 @@ func encodeNamespace(b []byte, rec Namespace) []byte {
 		Updated:     stamp(rec.Updated),
 		Description: rec.Description,
 		Labels:      rec.Labels,
+		Limits:      encodeLimits(rec.Limits),
 	})
+}
+
+// encodeLimits makes nothing of limits that say nothing.
+func encodeLimits(l nola.Limits) *storev1.Limits {
+	if l == (nola.Limits{}) {
+		return nil
+	}
+	return limitsMessage(l)
+}
+
+func limitsMessage(l nola.Limits) *storev1.Limits {
+	return &storev1.Limits{
+		MemoryBytes:      l.MemoryBytes,
+		Steps:            l.Steps,
+		TurnTimeoutNanos: int64(l.TurnTimeout),
+		HostCalls:        int64(l.HostCalls),
+		LogBytes:         int64(l.LogBytes),
+		Casts:            int64(l.Casts),
+		ReplyBytes:       int64(l.ReplyBytes),
+		TableElements:    int64(l.TableElements),
+		CallDepth:        int64(l.CallDepth),
+		MemoryInline:     int64(l.MemoryInline),
+	}
+}
+
+func limitsOf(l *storev1.Limits) nola.Limits {
+	return nola.Limits{
+		MemoryBytes:   l.GetMemoryBytes(),
+		Steps:         l.GetSteps(),
+		TurnTimeout:   time.Duration(l.GetTurnTimeoutNanos()),
+		HostCalls:     int(l.GetHostCalls()),
+		LogBytes:      int(l.GetLogBytes()),
+		Casts:         int(l.GetCasts()),
+		ReplyBytes:    int(l.GetReplyBytes()),
+		TableElements: int(l.GetTableElements()),
+		CallDepth:     int(l.GetCallDepth()),
+		MemoryInline:  int(l.GetMemoryInline()),
+	}
 }
 
 func decodeNamespace(key string, value []byte) (Namespace, error) {
@@ -249,6 +297,7 @@ func decodeNamespace(key string, value []byte) (Namespace, error) {
 		Incarnation: m.Incarnation,
 		Description: m.Description,
 		Labels:      m.Labels,
+		Limits:      limitsOf(m.GetLimits()),
 	}, nil
 }
 
@@ -269,7 +318,6 @@ func decodeModule(key string, value []byte) (Module, error) {
 }
 
 func encodeModuleVersion(b []byte, rec ModuleVersion) []byte {
-	l := rec.Manifest.Limits
 	return encodeMessage(b, &storev1.ModuleVersion{
 		Digest:  rec.Digest[:],
 		Size:    rec.Size,
@@ -280,18 +328,7 @@ func encodeModuleVersion(b []byte, rec ModuleVersion) []byte {
 			ReadonlyOperations: rec.Manifest.ReadonlyOperations,
 			Env:                rec.Manifest.Env,
 			Capabilities:       rec.Manifest.Capabilities,
-			Limits: &storev1.Limits{
-				MemoryBytes:      l.MemoryBytes,
-				Steps:            l.Steps,
-				TurnTimeoutNanos: int64(l.TurnTimeout),
-				HostCalls:        int64(l.HostCalls),
-				LogBytes:         int64(l.LogBytes),
-				Casts:            int64(l.Casts),
-				ReplyBytes:       int64(l.ReplyBytes),
-				TableElements:    int64(l.TableElements),
-				CallDepth:        int64(l.CallDepth),
-				MemoryInline:     int64(l.MemoryInline),
-			},
+			Limits:             limitsMessage(rec.Manifest.Limits),
 		},
 	})
 }
@@ -311,25 +348,13 @@ func decodeModuleVersion(key string, value []byte) (ModuleVersion, error) {
 		return ModuleVersion{}, damaged("module version", err)
 	}
 	rec.Size, rec.Created = m.Size, moment(m.Created)
-	l := m.GetManifest().GetLimits()
 	rec.Manifest = nola.Manifest{
 		Mode:               m.GetManifest().GetMode(),
 		Operations:         m.GetManifest().GetOperations(),
 		ReadonlyOperations: m.GetManifest().GetReadonlyOperations(),
 		Env:                m.GetManifest().GetEnv(),
 		Capabilities:       m.GetManifest().GetCapabilities(),
-		Limits: nola.Limits{
-			MemoryBytes:   l.GetMemoryBytes(),
-			Steps:         l.GetSteps(),
-			TurnTimeout:   time.Duration(l.GetTurnTimeoutNanos()),
-			HostCalls:     int(l.GetHostCalls()),
-			LogBytes:      int(l.GetLogBytes()),
-			Casts:         int(l.GetCasts()),
-			ReplyBytes:    int(l.GetReplyBytes()),
-			TableElements: int(l.GetTableElements()),
-			CallDepth:     int(l.GetCallDepth()),
-			MemoryInline:  int(l.GetMemoryInline()),
-		},
+		Limits:             limitsOf(m.GetManifest().GetLimits()),
 	}
 	return rec, nil
 }

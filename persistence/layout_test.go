@@ -27,6 +27,7 @@ func (r *recorder) DeleteRange(from, to []byte) {
 	fmt.Fprintf(&r.out, "delete %x\n    to %x\n", from, to)
 }
 func (r *recorder) Commit() error { return nil }
+func (r *recorder) Stage() error  { return nil }
 
 // TestLayout pins down the keys of a SortedMap.
 func TestLayout(t *testing.T) {

@@ -43,6 +43,9 @@ type SortedWrite interface {
 	DeleteRange(from, to []byte)
 	// Commit makes the changes durable, all or none, and ends the group.
 	Commit() error
+	// Stage makes the changes visible, all or none, and ends the group. Nothing that
+	// is committed or staged after it has returned survives a crash without them.
+	Stage() error
 }
 
 // Sorted is a Store on a SortedMap. Batches hold effects and the shard's head,
@@ -542,6 +545,15 @@ func (s *Sorted) CatalogGet(ctx context.Context, space Space, key string) ([]byt
 
 // CatalogPut implements [Store].
 func (s *Sorted) CatalogPut(ctx context.Context, space Space, key string, version uint64, value []byte) (uint64, error) {
+	return s.catalogPut(ctx, space, key, version, value, SortedWrite.Commit)
+}
+
+// CatalogReserve implements [Store].
+func (s *Sorted) CatalogReserve(ctx context.Context, space Space, key string, version uint64, value []byte) (uint64, error) {
+	return s.catalogPut(ctx, space, key, version, value, SortedWrite.Stage)
+}
+
+func (s *Sorted) catalogPut(ctx context.Context, space Space, key string, version uint64, value []byte, write func(SortedWrite) error) (uint64, error) {
 	// One writer per entry; writers of different entries share a sync.
 	mu := s.catalogStripe(key)
 	mu.Lock()
@@ -566,7 +578,7 @@ func (s *Sorted) CatalogPut(ctx context.Context, space Space, key string, versio
 		}
 		w.Put(row, encodeCatalogValue(nil, next, value))
 	}
-	if err := w.Commit(); err != nil {
+	if err := write(w); err != nil {
 		return 0, fmt.Errorf("persistence: write catalogue entry %q: %w", key, err)
 	}
 	return next, nil

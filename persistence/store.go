@@ -63,6 +63,10 @@ type Store interface {
 	// there is none), durably, and answers the new version; a nil value deletes.
 	// It answers ErrConflict if the version has moved on.
 	CatalogPut(ctx context.Context, space Space, key string, version uint64, value []byte) (uint64, error)
+	// CatalogReserve is CatalogPut of an entry that counts only together with what
+	// follows: a crash may lose it, but then everything that was committed or put
+	// after CatalogReserve had returned as well. It need not wait for the disk.
+	CatalogReserve(ctx context.Context, space Space, key string, version uint64, value []byte) (uint64, error)
 	// CatalogList answers entries whose key starts with prefix and lies behind
 	// after, in the order of keys, at most limit.
 	CatalogList(ctx context.Context, space Space, prefix, after string, limit int) ([]CatalogEntry, error)

@@ -313,8 +313,12 @@ func TestExcludesAgainstFilter(t *testing.T) {
 		from := time.Date(1990+r.Intn(60), time.Month(1+r.Intn(12)), 1+r.Intn(28), r.Intn(24), r.Intn(60), r.Intn(60), 0, time.UTC)
 		to := from.AddDate(0, 0, 40)
 		var want []time.Time
+		all := bare.Between(from, to, 100_000)
+		if len(all) == 100_000 { // the others are not known
+			to = all[len(all)-1]
+		}
 	next:
-		for _, at := range bare.Between(from, to, 100_000) {
+		for _, at := range all {
 			for _, f := range taken {
 				if f(at.In(loc)) {
 					continue next

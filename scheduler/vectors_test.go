@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand"
 	"os"
 	"slices"
 	"strings"
@@ -280,7 +281,11 @@ func (v vector) ask(t *testing.T, s nola.Spec) {
 func (v vector) constant(t *testing.T, c *scheduler.Compiled, from, next time.Time) {
 	t.Helper()
 	gap := next.Sub(from)
-	for _, part := range []time.Duration{0, 1, gap / 7, gap / 3, gap / 2, gap - gap/5, gap - time.Second, gap - 1} {
+	parts := []time.Duration{0, 1, gap / 7, gap / 3, gap / 2, gap - gap/5, gap - time.Second, gap - 1}
+	for r := rand.New(rand.NewSource(from.Unix())); len(parts) < 14; { // the same each time
+		parts = append(parts, time.Duration(r.Int63n(int64(max(gap, 1)))))
+	}
+	for _, part := range parts {
 		if part < 0 || part >= gap {
 			continue
 		}

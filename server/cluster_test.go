@@ -173,9 +173,13 @@ func (c *nodes) rests() {
 			}
 		}
 		for _, row := range rows {
-			m := ids[row.Node]
-			if m == nil || m.part.Status().Desired[row.Shard] != row.Node {
+			if ids[row.Node] == nil {
 				return false
+			}
+			for _, m := range ids {
+				if s := m.part.Status(); s.Desired[row.Shard] != row.Node || s.Shards[row.Shard] != row {
+					return false
+				}
 			}
 		}
 		return true

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -93,14 +94,54 @@ func asInvalid(err error) error {
 		if e.Metadata == nil {
 			e.Metadata = map[string]string{"field": field}
 		}
-		if field == "" {
-			texts = append(texts, v.Proto.GetMessage())
-		} else {
-			texts = append(texts, field+": "+v.Proto.GetMessage())
+		text := v.Proto.GetMessage()
+		if v.Proto.GetRuleId() == "string.pattern" {
+			text = illegal(v.FieldValue.String(), v.RuleValue.String())
 		}
+		if field != "" {
+			text = field + ": " + text
+		}
+		texts = append(texts, text)
 	}
 	e.Message = strings.Join(texts, "; ")
 	return e
+}
+
+// form is what a pattern of the schema means to a person.
+type form struct{ legal, example string }
+
+// forms holds all patterns of the schema.
+var forms = map[string]form{
+	"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$":    formName,
+	"^([a-z0-9]([a-z0-9._-]*[a-z0-9])?)?$": formName,
+	"^[A-Za-z0-9._-]+$":                    formLabel,
+	"^[A-Za-z0-9._-]*$":                    formLabel,
+	"^[^\\p{Cc}]+$":                        formText,
+	"^[^\\p{Cc}]*$":                        formText,
+	"^[0-9a-fA-F]{32}$":                    {"32 hexadecimal digits", "019ab6f0c4d27c1e8f3a5b6c7d8e9f01"},
+	`^[^\p{Cc}=\s]+$`:                      {"text without spaces, '=' and control characters", "team"},
+	"^[0-9]{4}-[0-9]{2}-[0-9]{2}$":         formDate,
+	"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$":      formDate,
+	"^[A-Z][A-Z0-9-]*$":                    {"upper-case letters, digits and '-', a letter first", "KV-GET"},
+}
+
+var (
+	formName  = form{"lower-case letters, digits, and between them '.', '_' and '-'", "order-items"}
+	formLabel = form{"letters, digits, '.', '_' and '-'", "bank-2026"}
+	formDate  = form{"a date as year, month and day", "2026-12-24"}
+	formText  = form{"text of at least one character and without control characters", "alice"}
+)
+
+// illegalShown bounds how much of a value an error repeats.
+const illegalShown = 100
+
+// illegal says what is legal in place of a value that a pattern refuses.
+func illegal(value, pattern string) string {
+	f, ok := forms[pattern]
+	if !ok {
+		return fmt.Sprintf("%.*q does not match %s", illegalShown, value, pattern)
+	}
+	return fmt.Sprintf("%.*q is not legal: write %s, for example %q", illegalShown, value, f.legal, f.example)
 }
 
 func (i *interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {

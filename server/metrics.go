@@ -37,6 +37,8 @@ type Metrics struct {
 	plain turns // calls through the gateway
 	turns [nola.KindSchedule + 1]turns
 
+	rests prometheus.Counter
+
 	commits       prometheus.Counter
 	commitSeconds prometheus.Histogram
 	commitBatches prometheus.Histogram
@@ -135,6 +137,8 @@ func NewMetrics() *Metrics {
 	m.stepsOther = lazily(m.stepsVec, "", "other")
 	m.steps.Store(&map[actorType]prometheus.Counter{})
 
+	m.rests = counter("nola_turn_rests_total", "How often a long turn rested for a millisecond because others had begun.")
+
 	m.commits = counter("nola_commits_total", "Commits, each of one or more batches.")
 	m.commitSeconds = histogram("nola_commit_seconds", "How long commits took.", secondsBuckets)
 	m.commitBatches = histogram("nola_commit_batches", "Batches in one commit.", batchBuckets)
@@ -226,6 +230,9 @@ func (m *Metrics) stepsOf(key actorType) prometheus.Counter {
 	m.steps.Store(&next)
 	return next[key]
 }
+
+// Rested counts a rest of a long turn.
+func (m *Metrics) Rested(nola.ActorRef) { m.rests.Inc() }
 
 // Commit counts a commit that was made durable.
 func (m *Metrics) Commit(batches, bytes int, d time.Duration) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,12 +30,14 @@ type Modules struct {
 
 	// current is what the hot path reads: it is replaced, never changed.
 	current atomic.Pointer[map[moduleName]*readyModule]
-	mu      sync.Mutex // serialises changes of the catalogue and of current
+	mu      sync.Mutex    // serialises changes of the catalogue and of current
+	changes atomic.Uint64 // of namespaces' limits, see closeNamespace
 	loading map[moduleName]*loading
 	failed  map[moduleName]failure // loads that failed a moment ago, at most failuresMax
 	older   []olderModule          // versions that are not the default one, the newest asked for last
 	now     func() time.Time
 	exists  func(ctx context.Context, namespace string) error
+	bounds  func(ctx context.Context, namespace string) (nola.Limits, error)
 }
 
 type moduleName struct{ namespace, name string }
@@ -43,6 +46,7 @@ type moduleName struct{ namespace, name string }
 type readyModule struct {
 	module  nola.Module
 	version uint64
+	bounds  uint64 // changes of namespaces' limits when it was prepared
 }
 
 // olderModule is a version that actors leave, which may keep their memory.
@@ -96,6 +100,12 @@ func (m *Modules) Module(namespace, name string) (nola.Module, uint64, error) {
 		return r.module, r.version, nil
 	}
 	return m.load(key)
+}
+
+// ready reports whether a module is ready to run, by one look into a map. If not,
+// it may exist all the same.
+func (m *Modules) ready(namespace, name string) bool {
+	return (*m.current.Load())[moduleName{namespace, name}] != nil
 }
 
 // load reads a module from the store and prepares it, once for all who ask. If
@@ -211,7 +221,7 @@ func (m *Modules) publish(key moduleName, r *readyModule) (*readyModule, error) 
 		switch {
 		case err != nil:
 			return r, fmt.Errorf("server: read module %s/%s: %w", key.namespace, key.name, err)
-		case mod.Default == r.version:
+		case mod.Default == r.version && r.bounds == m.changes.Load():
 			return r, m.setReady(key, r)
 		}
 		r.close()
@@ -286,6 +296,7 @@ func (m *Modules) prepare(key moduleName) (*readyModule, error) {
 }
 
 func (m *Modules) prepareVersion(ctx context.Context, key moduleName, number uint64) (*readyModule, error) {
+	changes := m.changes.Load()
 	rec, version, err := m.catalog.ModuleVersion(ctx, key.namespace, key.name, number)
 	switch {
 	case err != nil:
@@ -297,11 +308,44 @@ func (m *Modules) prepareVersion(ctx context.Context, key moduleName, number uin
 	if err != nil {
 		return nil, fmt.Errorf("server: read the bytes of module %s/%s: %w", key.namespace, key.name, err)
 	}
-	ready, err := m.runtime.Prepare(ctx, code, rec.Manifest)
+	ready, err := m.prepareWithin(ctx, key.namespace, code, rec.Manifest)
 	if err != nil {
 		return nil, err
 	}
-	return &readyModule{module: ready, version: rec.Version}, nil
+	return &readyModule{module: ready, version: rec.Version, bounds: changes}, nil
+}
+
+// prepareWithin prepares a module under the limits of its namespace, which may be
+// lower by now than what its manifest was allowed.
+func (m *Modules) prepareWithin(ctx context.Context, namespace string, code []byte, manifest nola.Manifest) (nola.Module, error) {
+	most, err := m.boundsOf(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	manifest.Limits = manifest.Limits.Within(most)
+	return m.runtime.Prepare(ctx, code, manifest)
+}
+
+// boundsOf are the limits of a namespace.
+func (m *Modules) boundsOf(ctx context.Context, namespace string) (nola.Limits, error) {
+	if m.bounds == nil {
+		return nola.Limits{}, nil
+	}
+	return m.bounds(ctx, namespace)
+}
+
+// checkBounds refuses a manifest that asks for more than its namespace allows.
+func (m *Modules) checkBounds(ctx context.Context, namespace string, manifest nola.Manifest) error {
+	most, err := m.boundsOf(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	var e *nola.Error
+	if err := manifest.Limits.CheckWithin(most); errors.As(err, &e) {
+		e.Message = fmt.Sprintf("manifest: %s, which namespace %q allows its modules; ask for less, or have an operator raise it: nolactl namespace set %s --limit %s=…", e.Message, namespace, namespace, e.Metadata["limit"])
+		return e
+	}
+	return nil
 }
 
 // open answers nil if modules of the namespace may run and be pushed.
@@ -312,12 +356,13 @@ func (m *Modules) open(ctx context.Context, namespace string) error {
 	return m.exists(ctx, namespace)
 }
 
-// closeNamespace makes modules of a namespace run no more. Every turn asks for
-// its module, so none starts once it has returned. The catalogue says already
-// that the namespace is being deleted.
+// closeNamespace makes modules of a namespace run no more, until they are loaded
+// anew. Every turn asks for its module, so none starts once it has returned. The
+// catalogue says already that the namespace is being deleted, or has other limits.
 func (m *Modules) closeNamespace(namespace string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changes.Add(1)
 	next := maps.Clone(*m.current.Load())
 	var gone []*readyModule
 	maps.DeleteFunc(next, func(key moduleName, r *readyModule) bool {
@@ -377,11 +422,15 @@ func (m *Modules) Push(ctx context.Context, namespace, name string, code []byte,
 	if err := checkSize(code); err != nil {
 		return none, err
 	}
-	prepared, err := m.runtime.Prepare(ctx, code, manifest)
+	changes := m.changes.Load()
+	if err := m.checkBounds(ctx, namespace, manifest); err != nil {
+		return none, err
+	}
+	prepared, err := m.prepareWithin(ctx, namespace, code, manifest)
 	if err != nil {
 		return none, err
 	}
-	ready := &readyModule{module: prepared}
+	ready := &readyModule{module: prepared, bounds: changes}
 	taken := false
 	defer func() {
 		if !taken {
@@ -389,6 +438,9 @@ func (m *Modules) Push(ctx context.Context, namespace, name string, code []byte,
 		}
 	}()
 	take := func(version uint64) error {
+		if ready.bounds != m.changes.Load() {
+			return m.setReady(key, nil) // it is loaded anew, under the limits of now
+		}
 		ready.version = version
 		err := m.setReady(key, ready)
 		taken = err == nil
@@ -463,11 +515,11 @@ func (m *Modules) SetDefault(ctx context.Context, namespace, name string, number
 	if err != nil {
 		return mod, fmt.Errorf("server: read the bytes of module %s/%s: %w", namespace, name, err)
 	}
-	prepared, err := m.runtime.Prepare(ctx, code, rec.Manifest)
+	prepared, err := m.prepareWithin(ctx, namespace, code, rec.Manifest)
 	if err != nil {
 		return mod, err
 	}
-	ready := &readyModule{prepared, number}
+	ready := &readyModule{prepared, number, m.changes.Load()}
 	mod.Default = number
 	if _, err := m.catalog.PutModule(ctx, version, mod); err != nil {
 		ready.close()
@@ -596,14 +648,9 @@ func versionMessage(v persistence.ModuleVersion) *nolav1.ModuleVersion {
 // ManifestOf is the manifest that a client wrote; Manifest.Validate says whether
 // it is legal.
 func ManifestOf(m *nolav1.ModuleManifest) nola.Manifest {
-	l := m.GetLimits()
 	out := nola.Manifest{
 		Operations: m.GetOperations(), ReadonlyOperations: m.GetReadonlyOperations(), Env: m.GetEnv(), Capabilities: m.GetCapabilities(),
-		Limits: nola.Limits{
-			MemoryBytes: int64(l.GetMemoryBytes()), Steps: l.GetStepsPerTurn(), TurnTimeout: l.GetTurnTimeout().AsDuration(),
-			HostCalls: int(l.GetHostCalls()), LogBytes: int(l.GetLogBytes()), Casts: int(l.GetCasts()), ReplyBytes: int(l.GetReplyBytes()),
-			TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()), MemoryInline: int(l.GetMemoryInline()),
-		},
+		Limits: limitsOf(m.GetLimits()),
 	}
 	switch m.GetMode() {
 	case nolav1.ModuleMode_MODULE_MODE_KV:
@@ -615,11 +662,6 @@ func ManifestOf(m *nolav1.ModuleManifest) nola.Manifest {
 }
 
 func manifestMessage(m nola.Manifest) *nolav1.ModuleManifest {
-	l := m.Limits
-	var timeout *durationpb.Duration // zero is not legal in a manifest: it means the default
-	if l.TurnTimeout > 0 {
-		timeout = durationpb.New(l.TurnTimeout)
-	}
 	mode := nolav1.ModuleMode_MODULE_MODE_KV
 	if m.Mode == nola.ModeMemory {
 		mode = nolav1.ModuleMode_MODULE_MODE_MEMORY
@@ -627,11 +669,28 @@ func manifestMessage(m nola.Manifest) *nolav1.ModuleManifest {
 	return &nolav1.ModuleManifest{
 		Mode: mode, Operations: slices.Clone(m.Operations), ReadonlyOperations: slices.Clone(m.ReadonlyOperations),
 		Env: m.Env, Capabilities: slices.Clone(m.Capabilities),
-		Limits: &nolav1.ModuleLimits{
-			MemoryBytes: uint64(l.MemoryBytes), StepsPerTurn: l.Steps, TurnTimeout: timeout,
-			HostCalls: uint32(l.HostCalls), LogBytes: uint32(l.LogBytes), Casts: uint32(l.Casts), ReplyBytes: uint32(l.ReplyBytes),
-			TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth), MemoryInline: uint32(l.MemoryInline),
-		},
+		Limits: limitsMessage(m.Limits),
+	}
+}
+
+// limitsOf are the limits that a client wrote.
+func limitsOf(l *nolav1.ModuleLimits) nola.Limits {
+	return nola.Limits{
+		MemoryBytes: int64(l.GetMemoryBytes()), Steps: l.GetStepsPerTurn(), TurnTimeout: l.GetTurnTimeout().AsDuration(),
+		HostCalls: int(l.GetHostCalls()), LogBytes: int(l.GetLogBytes()), Casts: int(l.GetCasts()), ReplyBytes: int(l.GetReplyBytes()),
+		TableElements: int(l.GetTableElements()), CallDepth: int(l.GetCallDepth()), MemoryInline: int(l.GetMemoryInline()),
+	}
+}
+
+func limitsMessage(l nola.Limits) *nolav1.ModuleLimits {
+	var timeout *durationpb.Duration // zero is not legal: it means the default
+	if l.TurnTimeout > 0 {
+		timeout = durationpb.New(l.TurnTimeout)
+	}
+	return &nolav1.ModuleLimits{
+		MemoryBytes: uint64(l.MemoryBytes), StepsPerTurn: l.Steps, TurnTimeout: timeout,
+		HostCalls: uint32(l.HostCalls), LogBytes: uint32(l.LogBytes), Casts: uint32(l.Casts), ReplyBytes: uint32(l.ReplyBytes),
+		TableElements: uint32(l.TableElements), CallDepth: uint32(l.CallDepth), MemoryInline: uint32(l.MemoryInline),
 	}
 }
 

@@ -122,3 +122,40 @@ func TestDeletedModulesLeaveNoBytes(t *testing.T) {
 		}
 	}
 }
+
+// keeper is a runtime that keeps something of modules beyond the process.
+type keeper struct {
+	guests
+	forgotten map[[32]byte]int
+}
+
+func (k *keeper) Forget(digest [32]byte) error {
+	k.forgotten[digest]++
+	return nil
+}
+
+// TestDeletedModulesAreForgotten deletes two modules of the same bytes: the
+// runtime is to forget them with the second.
+func TestDeletedModulesAreForgotten(t *testing.T) {
+	store, err := memstore.New(persistence.ClusterInfo{ID: [16]byte{1}, Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	runtime := &keeper{forgotten: make(map[[32]byte]int)}
+	m := server.NewModules(store, runtime)
+	digest := sha256.Sum256([]byte("code"))
+	for _, name := range []string{"a", "b"} {
+		if _, err := m.Push(t.Context(), "default", name, []byte("code"), nola.Manifest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, name := range []string{"a", "b"} { // the first leaves the bytes to the other
+		if err := m.Delete(t.Context(), "default", name, false); err != nil {
+			t.Fatal(err)
+		}
+		if got := runtime.forgotten[digest]; got != want {
+			t.Errorf("after %s was deleted the bytes were forgotten %d times, want %d", name, got, want)
+		}
+	}
+}

@@ -27,6 +27,9 @@ const (
 	// catalogTries bounds how often a change of the catalogue is tried again
 	// after somebody else changed the same entry.
 	catalogTries = 8
+	// limitsEvery is how often a node looks for limits of namespaces that other nodes
+	// have changed.
+	limitsEvery = 5 * time.Second
 	// sweepPage is how many things a sweep lists at once.
 	sweepPage = 200
 	// sweepRetry is the wait after a sweep that failed.
@@ -44,6 +47,14 @@ type namespaceCache struct {
 	changes atomic.Uint64 // under mu when written; counts what this node changed
 	once    sync.Once
 	deleted chan struct{} // holds one; see wake
+	limits  sync.Map      // name -> nola.Limits as the catalogue last had them
+}
+
+// relimited reports whether the limits of a namespace differ from those at the last
+// look.
+func (c *namespaceCache) relimited(name string, limits nola.Limits) bool {
+	old, seen := c.limits.Swap(name, limits)
+	return seen && old != limits
 }
 
 func (c *namespaceCache) wake() chan struct{} {
@@ -99,6 +110,24 @@ func (s *Server) namespaceExists(ctx context.Context, name string) error {
 	return nil
 }
 
+// namespaceLimits are the upper bounds for a namespace's modules.
+func (s *Server) namespaceLimits(ctx context.Context, name string) (nola.Limits, error) {
+	rec, _, err := s.catalog.Namespace(ctx, name)
+	if err != nil {
+		return nola.Limits{}, fmt.Errorf("namespace %s: %w", name, err)
+	}
+	return rec.Limits, nil
+}
+
+// checkLimits refuses limits that no module can have.
+func checkLimits(l nola.Limits) error {
+	var e *nola.Error
+	if err := (nola.Manifest{Limits: l}).Validate(); errors.As(err, &e) {
+		return nola.Errorf(nola.ReasonInvalidArgument, "namespace: %s", strings.TrimPrefix(e.Message, "manifest: "))
+	}
+	return nil
+}
+
 // namespaceActive does so by the catalogue. Who asks behind an entry that it has
 // made in the namespace, and gives that up after an error, leaves nothing in a
 // namespace that was deleted meanwhile: removeNamespace finds all entries that
@@ -122,10 +151,14 @@ func (n *namespaces) CreateNamespace(ctx context.Context, req *connect.Request[n
 	if err := nola.ValidateName("namespace", name); err != nil {
 		return nil, err
 	}
+	limits := limitsOf(req.Msg.GetLimits())
+	if err := checkLimits(limits); err != nil {
+		return nil, err
+	}
 	now := n.s.cfg.Now()
 	rec := persistence.Namespace{
 		Name: name, State: persistence.NamespaceActive, Created: now, Updated: now, Incarnation: newIncarnation(),
-		Description: req.Msg.GetDescription(), Labels: req.Msg.GetLabels(),
+		Description: req.Msg.GetDescription(), Labels: req.Msg.GetLabels(), Limits: limits,
 	}
 	_, err := n.s.catalog.PutNamespace(ctx, 0, rec)
 	if errors.Is(err, persistence.ErrConflict) {
@@ -181,6 +214,11 @@ func (n *namespaces) UpdateNamespace(ctx context.Context, req *connect.Request[n
 	if len(paths) == 0 {
 		paths = []string{"description", "labels"}
 	}
+	limits := limitsOf(req.Msg.GetLimits())
+	if err := checkLimits(limits); err != nil {
+		return nil, err
+	}
+	limited := false
 	rec, err := n.change(ctx, req.Msg.GetNamespace(), func(rec *persistence.Namespace) error {
 		if rec.State == persistence.NamespaceDeleting {
 			return errNamespaceDeleting(rec.Name)
@@ -191,13 +229,19 @@ func (n *namespaces) UpdateNamespace(ctx context.Context, req *connect.Request[n
 				rec.Description = req.Msg.GetDescription()
 			case "labels":
 				rec.Labels = req.Msg.GetLabels()
+			case "limits":
+				limited = limited || rec.Limits != limits
+				rec.Limits = limits
 			default:
-				return errMask(path, "description", "labels")
+				return errMask(path, "description", "labels", "limits")
 			}
 		}
 		rec.Updated = n.s.cfg.Now()
 		return nil
 	})
+	if limited { // also if it failed: it may have happened
+		n.s.cfg.Modules.closeNamespace(req.Msg.GetNamespace())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +305,8 @@ func (n *namespaces) change(ctx context.Context, name string, fn func(rec *persi
 }
 
 // RunDeletes removes namespaces that are marked for deletion, those that an
-// earlier process left and those to come, until ctx ends. One call at a time.
+// earlier process left and those to come, and has modules run under the limits that
+// other nodes have set, until ctx ends. One call at a time.
 func (s *Server) RunDeletes(ctx context.Context) {
 	for {
 		var again <-chan time.Time
@@ -274,12 +319,14 @@ func (s *Server) RunDeletes(ctx context.Context) {
 			return
 		case <-again:
 		case <-s.spaces.wake():
+		case <-time.After(limitsEvery):
 		}
 	}
 }
 
 // ResumeDeletes removes what the namespaces hold that are marked for deletion,
-// and then frees their names. It goes on where an earlier call was cut off.
+// and then frees their names. It goes on where an earlier call was cut off. Modules
+// of namespaces whose limits have changed since the last call are loaded anew.
 func (s *Server) ResumeDeletes(ctx context.Context) error {
 	var failed []error
 	for after := ""; ; {
@@ -289,8 +336,12 @@ func (s *Server) ResumeDeletes(ctx context.Context) error {
 		}
 		for _, rec := range list {
 			if rec.State != persistence.NamespaceDeleting {
+				if s.spaces.relimited(rec.Name, rec.Limits) {
+					s.cfg.Modules.closeNamespace(rec.Name)
+				}
 				continue
 			}
+			s.spaces.limits.Delete(rec.Name)
 			if err := s.removeNamespace(ctx, rec.Name); err != nil {
 				failed = append(failed, fmt.Errorf("namespace %s: %w", rec.Name, err))
 			}
@@ -396,8 +447,12 @@ func namespaceMessage(rec persistence.Namespace) *nolav1.Namespace {
 	if updated.IsZero() {
 		updated = rec.Created
 	}
+	var limits *nolav1.ModuleLimits
+	if rec.Limits != (nola.Limits{}) {
+		limits = limitsMessage(rec.Limits)
+	}
 	return &nolav1.Namespace{
-		Namespace: rec.Name, State: state, Description: rec.Description, Labels: rec.Labels,
+		Limits: limits, Namespace: rec.Name, State: state, Description: rec.Description, Labels: rec.Labels,
 		Created: timestamppb.New(rec.Created), Updated: timestamppb.New(updated),
 	}
 }

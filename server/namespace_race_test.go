@@ -40,6 +40,10 @@ func (s *interrupted) CatalogPut(ctx context.Context, space persistence.Space, k
 	return s.Store.CatalogPut(ctx, space, key, version, value)
 }
 
+func (s *interrupted) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return s.CatalogPut(ctx, space, key, version, value)
+}
+
 // TestNothingIsMadeInADeletedNamespace deletes a namespace, all the way, between
 // a request's look at the namespace and its first write.
 func TestNothingIsMadeInADeletedNamespace(t *testing.T) {

@@ -154,12 +154,18 @@ func lookWhenFenced(tell shard.Events, m *cluster.Member) shard.Events {
 // counted has the metrics count what the shards tell, in front of whoever else
 // wants to hear it.
 func counted(tell shard.Events, m *Metrics) shard.Events {
-	turn, commit, fired := tell.Turn, tell.Commit, tell.Fired
+	turn, rested, commit, fired := tell.Turn, tell.Rested, tell.Commit, tell.Fired
 	tell.Turn = func(kind nola.Kind, ref nola.ActorRef, took time.Duration, steps uint64, err error) {
 		m.Turn(kind, reasonOf(err), took)
 		m.Steps(ref, steps)
 		if turn != nil {
 			turn(kind, ref, took, steps, err)
+		}
+	}
+	tell.Rested = func(ref nola.ActorRef) {
+		m.Rested(ref)
+		if rested != nil {
+			rested(ref)
 		}
 	}
 	tell.Commit = func(batches, bytes int, took time.Duration) {

@@ -244,6 +244,9 @@ func span(d time.Duration) *durationpb.Duration {
 
 // targetWarnings says what speaks against a schedule that will fire.
 func (h *schedules) targetWarnings(ctx context.Context, sd *nola.Schedule) ([]*nolav1.ScheduleWarning, error) {
+	if h.s.cfg.Modules.ready(sd.Namespace, sd.Target.Type) {
+		return nil, nil
+	}
 	_, version, err := h.s.catalog.Module(ctx, sd.Namespace, sd.Target.Type)
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", sd.Target.Type, err)

@@ -40,7 +40,8 @@ const (
 // reserve the id in the catalogue, and then to make the schedule in its shard.
 // To delete one is to delete it in its shard, and then to free the id. So every
 // schedule has its id, also after a crash between the two, but not every id has
-// its schedule. The shard decides whether a schedule exists: an id whose shard
+// its schedule. The reservation leaves the disk to the commit of the shard, for
+// which alone it is made: a crash that loses it loses the schedule. The shard decides whether a schedule exists: an id whose shard
 // knows no such schedule is free, and who creates a schedule may take it over.
 // It asks the shard under the id's lock, and so behind every create that was
 // given up: what the shard does not know then, nobody is about to make.
@@ -81,33 +82,20 @@ func (h *schedules) CreateSchedule(ctx context.Context, req *connect.Request[nol
 
 // create makes sd unless its id is taken. The caller holds the id's lock.
 func (h *schedules) create(ctx context.Context, sd nola.Schedule, requestID string) (nola.ScheduleInfo, error) {
+	version := uint64(0) // most ids are new; the reservation finds out if this one is not
 	for range catalogTries {
-		entry, version, err := h.s.catalog.ScheduleEntry(ctx, sd.Namespace, sd.ID)
-		if err != nil {
-			return nola.ScheduleInfo{}, fmt.Errorf("schedule %s: %w", sd.ID, err)
-		}
-		resumes := version != 0 && (entry.Incarnation == sd.Incarnation || requestID != "" && entry.RequestID == requestID)
-		if version != 0 {
-			info, err := h.s.cfg.Shards.GetSchedule(ctx, refOfEntry(&entry))
-			switch {
-			case err == nil && info.Schedule.Incarnation == entry.Incarnation:
-				if resumes {
-					return info, nil
-				}
-				return nola.ScheduleInfo{}, nola.Errorf(nola.ReasonAlreadyExists, "schedule %q exists already, with target %s; update it, or choose another id", sd.ID, entry.Target)
-			case err != nil && !hasReason(err, nola.ReasonScheduleNotFound):
-				return nola.ScheduleInfo{}, err
-			}
-		}
-		// The id is free: the shard of whoever reserved it knows no such schedule.
 		sd.Incarnation = newIncarnation()
 		sd.ETag = sd.Incarnation >> 1 // counts from there: no other schedule of this id has one of them
-		entry = persistence.ScheduleEntry{
+		entry := persistence.ScheduleEntry{
 			Namespace: sd.Namespace, ID: sd.ID, Incarnation: sd.Incarnation, Target: sd.Target,
 			RequestID: requestID, Created: h.s.cfg.Now(), Calendars: sd.Spec.CalendarNames(),
 		}
-		version, err = h.s.catalog.PutScheduleEntry(ctx, version, entry)
+		reserved, err := h.s.catalog.ReserveScheduleEntry(ctx, version, entry)
 		if errors.Is(err, persistence.ErrConflict) {
+			var info nola.ScheduleInfo
+			if info, version, err = h.holder(ctx, &sd, requestID); err != nil || info.Schedule.ID != "" {
+				return info, err
+			}
 			continue
 		}
 		if err != nil {
@@ -119,16 +107,41 @@ func (h *schedules) create(ctx context.Context, sd nola.Schedule, requestID stri
 			sd.Calendars, err = h.s.calendarsOf(ctx, sd.Namespace, &sd.Spec)
 		}
 		if err != nil {
-			h.free(ctx, version, &entry)
+			h.free(ctx, reserved, &entry)
 			return nola.ScheduleInfo{}, err
 		}
 		info, err := h.s.cfg.Shards.CreateSchedule(ctx, sd, requestID)
 		if err != nil && !mayHaveHappened(err) {
-			h.free(ctx, version, &entry)
+			h.free(ctx, reserved, &entry)
 		}
 		return info, err
 	}
 	return nola.ScheduleInfo{}, errContended("schedule", sd.ID)
+}
+
+// holder asks who has sd's id. It answers the schedule, if this very request made
+// it, and ALREADY_EXISTS if another did; otherwise the id is free, as the shard of
+// whoever reserved it knows no such schedule, and the entry has that version.
+func (h *schedules) holder(ctx context.Context, sd *nola.Schedule, requestID string) (nola.ScheduleInfo, uint64, error) {
+	entry, version, err := h.s.catalog.ScheduleEntry(ctx, sd.Namespace, sd.ID)
+	if err != nil {
+		return nola.ScheduleInfo{}, 0, fmt.Errorf("schedule %s: %w", sd.ID, err)
+	}
+	if version == 0 { // freed meanwhile
+		return nola.ScheduleInfo{}, 0, nil
+	}
+	info, err := h.s.cfg.Shards.GetSchedule(ctx, refOfEntry(&entry))
+	switch {
+	case hasReason(err, nola.ReasonScheduleNotFound):
+		return nola.ScheduleInfo{}, version, nil
+	case err != nil:
+		return nola.ScheduleInfo{}, 0, err
+	case info.Schedule.Incarnation != entry.Incarnation:
+		return nola.ScheduleInfo{}, version, nil
+	case entry.Incarnation == sd.Incarnation || requestID != "" && entry.RequestID == requestID:
+		return info, version, nil
+	}
+	return nola.ScheduleInfo{}, 0, nola.Errorf(nola.ReasonAlreadyExists, "schedule %q exists already, with target %s; update it, or choose another id", sd.ID, entry.Target)
 }
 
 // free gives up a reservation. If that fails, the entry stays and the next who

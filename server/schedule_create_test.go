@@ -59,6 +59,10 @@ func (d *dying) CatalogPut(ctx context.Context, space persistence.Space, key str
 	return version, err
 }
 
+func (d *dying) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return d.CatalogPut(ctx, space, key, version, value)
+}
+
 func (d *dying) Commit(batches []*persistence.Batch) []error {
 	reaches, answered := d.next()
 	verdicts := make([]error, len(batches))
@@ -228,6 +232,10 @@ func (h *holding) CatalogPut(ctx context.Context, space persistence.Space, key s
 	version, err := h.Store.CatalogPut(ctx, space, key, version, value)
 	h.saw <- "wrote " + key
 	return version, err
+}
+
+func (h *holding) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return h.CatalogPut(ctx, space, key, version, value)
 }
 
 func (h *holding) Commit(batches []*persistence.Batch) []error {

@@ -136,6 +136,10 @@ func (b *breaking) CatalogPut(ctx context.Context, space persistence.Space, key 
 	return b.Store.CatalogPut(ctx, space, key, version, value)
 }
 
+func (b *breaking) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return b.CatalogPut(ctx, space, key, version, value)
+}
+
 func (b *breaking) set(after int) {
 	b.mu.Lock()
 	b.after = after

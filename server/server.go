@@ -162,7 +162,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), unsettled: make(chan struct{}, 1), backing: make(chan struct{}, 1),
 		reader: persistence.Reader{Store: reads}, catalog: persistence.Catalog{Store: cfg.Store},
 	}
-	cfg.Modules.now, cfg.Modules.exists = cfg.Now, s.namespaceExists
+	cfg.Modules.now, cfg.Modules.exists, cfg.Modules.bounds = cfg.Now, s.namespaceExists, s.namespaceLimits
 	if err := s.ensureDefaultNamespace(context.Background()); err != nil {
 		return nil, fmt.Errorf("server: default namespace: %w", err)
 	}

@@ -92,7 +92,7 @@ func BenchmarkInvokeGuest(b *testing.B) {
 	}
 }
 
-// BenchmarkDormant calls actors of a guest at random, of which a thousandth fits
+// BenchmarkDormant calls actors of a guest at random, of which a small part fits
 // into memory, so that nearly each call wakes one and has another one leave. The
 // answers are checked. B/actor is all that the process took for an actor, with
 // its rows in the store in memory.

@@ -117,7 +117,7 @@ func (r *runner) ask(b *box, in core.Input, t *core.Ticket) error {
 			return err
 		}
 	}
-	r.hold()
+	r.resume()
 	return t.Err
 }
 
@@ -131,11 +131,8 @@ func (r *runner) park(b *box, w *waiter, call *core.Call) error {
 		// If it could not be taken back, its turn runs already: it will not be
 		// long.
 	}
-	if r.pooled {
-		defer m.pool.park(r)()
-	}
 	if r.await(m.ctx, b, w, call, true) {
-		r.hold()
+		r.resume()
 		return nola.Errorf(nola.ReasonUnavailable, "the node is stopping; the turn was rolled back, try again")
 	}
 	return nil

@@ -11,6 +11,10 @@
 // finds none under way leads it; what gathers meanwhile goes to one committer
 // goroutine.
 //
+// While more turns are ready than there are run tokens, tokens go round by
+// namespace: the one whose turns have taken the fewest steps is next, and a long
+// turn hands its token over when it yields.
+//
 // A caller runs turns of its actor only until its own call is answered; then it
 // hands the next turn to the caller that waits for it.
 //

@@ -48,61 +48,23 @@ func (w *waiter) owns(t *core.Turn) bool {
 // runner is a goroutine at work: it holds a run token or none.
 type runner struct {
 	m     *Manager
-	token int
+	token hold
 	holds bool
-	lent  bool // the token is an extra one
-	// pooled marks a goroutine of the pool, which is replaced while it waits.
-	pooled bool
-	due    bool // of the pool: does what is due
-	shares bool // has a share of what may do so; the pool's mutex guards it
-	out    core.Output
-}
+	spare *claim // used before, with nothing in it
+	// pooled marks a goroutine of the pool. It is one of the workers unless turning
+	// is set: it runs a turn, or has waited for one for long. The pool's mutex
+	// guards turning, busy and shares.
+	pooled  bool
+	turning bool
+	due     bool // of the pool: does what is due
+	busy    bool // does it now
+	shares  bool // has a share of what may do so
+	out     core.Output
 
-// hold takes a run token. Turns that run for long must not keep all others from
-// running: whoever has waited for a while takes one of a few extra tokens.
-func (r *runner) hold() {
-	if r.holds {
-		return
-	}
-	r.holds = true
-	m := r.m
-	for {
-		select {
-		case r.token = <-m.tokens:
-			return
-		default:
-		}
-		wait := time.NewTimer(tokenPatience)
-		select {
-		case r.token = <-m.tokens:
-			wait.Stop()
-			return
-		case <-wait.C:
-			select {
-			case r.token = <-m.extra:
-				r.lent = true
-				return
-			default:
-			}
-		}
-	}
-}
-
-const (
-	tokenPatience  = 10 * time.Millisecond // of who waits for a run token
-	extraTokensMax = 64                    // extra tokens at once
-)
-
-func (r *runner) release() {
-	switch {
-	case !r.holds:
-	case r.lent:
-		r.holds, r.lent = false, false
-		r.m.extra <- r.token
-	default:
-		r.holds = false
-		r.m.tokens <- r.token
-	}
+	// Of the turn that runs, which is the innermost of those on the goroutine:
+	current   *host
+	namespace string
+	steps     uint64 // taken since the token was, or since the last yield
 }
 
 // step steps b's core, notes when it wants to be woken, and interrupts turns.
@@ -152,7 +114,10 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 			return
 		case len(out.Turns) > 0:
 			t, others := out.Turns[0], out.Turns[1:]
-			if own != nil && !own.owns(t) {
+			switch {
+			case own == nil && !r.mayTurn(t.Act.Ref().Namespace):
+				t, others = nil, out.Turns
+			case own != nil && !own.owns(t):
 				t, others = nil, out.Turns
 			}
 			for _, other := range others {
@@ -171,7 +136,6 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 			if own != nil {
 				own.ran = true
 			}
-			r.hold()
 			r.turn(b, t)
 			m.step(b, t, out)
 		case out.Commit:
@@ -206,7 +170,7 @@ func (r *runner) await(ctx context.Context, b *box, w *waiter, call *core.Call, 
 	held := r.holds
 	r.release()
 	if held {
-		defer r.hold()
+		defer r.resume()
 	}
 	var expired <-chan time.Time
 	if call != nil && !w.ran && !call.Inv.Deadline.IsZero() {
@@ -266,7 +230,6 @@ func (r *runner) event(b *box, w *waiter, t *core.Turn, nested bool) {
 		return
 	}
 	w.ran = true
-	r.hold()
 	r.turn(b, t)
 	r.drive(b, t, w, nested)
 	r.release()

@@ -34,6 +34,11 @@ type host struct {
 	calls     int
 	steps     uint64
 
+	waited  time.Duration // for a token, before the turn began
+	yielded uint64        // steps of the operation that runs, when it last yielded
+	rested  uint64        // the same, when it last rested or might have
+	others  uint64        // turns begun on the node by then
+
 	memory *nola.MemoryChange // nil: nothing to write
 	began  bool               // an instance was started in this turn
 	anew   bool               // for another version: nothing of the old memory is left
@@ -63,14 +68,16 @@ func (h *host) invoke(operation string, payload []byte) ([]byte, error) {
 	if err := h.g.stopped(); err != nil {
 		return nil, err
 	}
-	h.turn = nola.Turn{Operation: operation, Payload: payload, Deadline: h.deadline(), Carry: h.t.Carry, Worker: h.r.token}
+	h.turn = nola.Turn{Operation: operation, Payload: payload, Deadline: h.deadline(), Carry: h.t.Carry, Worker: h.r.token.number}
+	h.yielded, h.others, h.rested = 0, h.r.m.begun.Load(), 0
 	reply, err := h.g.instance.Invoke(&h.turn, h)
 	h.steps += h.turn.Steps
+	h.r.steps += max(h.turn.Steps, h.yielded) - h.yielded
 	return reply, err
 }
 
 func (h *host) deadline() time.Time {
-	limit := h.t.Now.Add(h.g.module.Manifest().Limits.TurnTimeout)
+	limit := h.t.Now.Add(h.waited + h.g.module.Manifest().Limits.TurnTimeout)
 	if d := h.inv.Deadline; !d.IsZero() && d.Before(limit) {
 		return d
 	}

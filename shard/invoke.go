@@ -80,6 +80,7 @@ func (m *Manager) wait(ctx context.Context, b *box, in core.Input, t *core.Ticke
 	gone = r.await(ctx, b, w, call, false)
 	r.release()
 	if !gone {
+		r.spare = nil
 		runners.Put(r)
 	}
 	return gone

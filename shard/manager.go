@@ -33,7 +33,8 @@ type Config struct {
 	Modules Modules
 	// Limits of each shard.
 	Limits core.Limits
-	// Tokens is how many turns run at once: default GOMAXPROCS.
+	// Tokens is how many turns run at once: default GOMAXPROCS. While more are
+	// ready, they go round by namespace.
 	Tokens int
 	// ParkedMax is how many turns may wait in nested calls at once: default
 	// 1,024.
@@ -64,7 +65,9 @@ type Config struct {
 // goroutines that do the work, so they must be quick, and never with a lock
 // held.
 type Events struct {
-	Turn   func(kind nola.Kind, ref nola.ActorRef, took time.Duration, steps uint64, err error)
+	Turn func(kind nola.Kind, ref nola.ActorRef, took time.Duration, steps uint64, err error)
+	// Rested: a long turn has rested for a moment, since others had begun.
+	Rested func(ref nola.ActorRef)
 	Commit func(batches, bytes int, took time.Duration)
 	Fired  func(schedule nola.ScheduleRef, o nola.Occurrence, reply []byte)
 	Fenced func(shard nola.ShardID, err error)
@@ -104,8 +107,8 @@ type Manager struct {
 	reader persistence.Reader
 	info   persistence.ClusterInfo
 	boxes  []*box
-	tokens chan int
-	extra  chan int // tokens for who has waited long
+	tokens tokens
+	begun  atomic.Uint64 // turns
 	parked atomic.Int64
 	commit committer
 	pool   pool
@@ -151,19 +154,12 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		cfg:    cfg,
 		reader: persistence.Reader{Store: cfg.Store},
 		info:   cfg.Store.Cluster(),
-		tokens: make(chan int, cfg.Tokens),
-		extra:  make(chan int, extraTokensMax),
 		idle:   make(chan struct{}, 1),
 
 		work:      work{virtual: cfg.Virtual != nil},
 		advancing: make(chan struct{}, 1),
 	}
-	for i := range cfg.Tokens {
-		m.tokens <- i
-	}
-	for i := range extraTokensMax {
-		m.extra <- cfg.Tokens + i
-	}
+	m.tokens.init(cfg.Tokens, tokenPatience, m.pool.start)
 	m.logs.init(cfg.LogBytesMax)
 	m.pool.init(m, max(8, 4*cfg.Tokens), cfg.Tokens)
 	m.commit.init(&m.work)
@@ -307,6 +303,7 @@ func (m *Manager) Drain(ctx context.Context) error {
 func (m *Manager) Close() error {
 	m.draining.Store(true)
 	m.stop()
+	m.tokens.close()
 	m.commit.close()
 	var out core.Output
 	for _, b := range m.boxes {

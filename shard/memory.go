@@ -69,7 +69,7 @@ func (r *runner) upgrade(h *host, kept *nola.Memory) error {
 	if err != nil {
 		return err
 	}
-	if in, err = g.module.Instantiate(ref); err != nil {
+	if in, err = r.instantiate(h); err != nil {
 		return err
 	}
 	g.replace(in)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/faultstore"
 	"github.com/nolaproject/nola/shard/core"
 )
 
@@ -431,4 +432,48 @@ func TestMemoryOfCastsTimersAndDeferred(t *testing.T) {
 	if got := w.must("a", "count", ""); got != "7" {
 		t.Errorf("the next one counts %s, want 7", got)
 	}
+}
+
+// TestCrashFaultAtEveryCommitInMemoryMode loses the shard to another owner, or a
+// commit, at each commit of a workload in memory alone, in one row and in many.
+func TestCrashFaultAtEveryCommitInMemoryMode(t *testing.T) {
+	atEveryCommit(t, 2, func(t *testing.T, fault faultstore.Fault, shards, n int) (batches int) {
+		w := newFaultWorld(t, fault, shards, n, &batches)
+		book := newNotebook(1)
+		book.manifest.Limits.MemoryInline = 60
+		w.versions = []nola.Module{book}
+		seq := uint64(0)
+		do := func(op, payload string) string {
+			seq++
+			key := nola.Key{Session: nola.SessionID{1}, Seq: seq, AckedBelow: seq, FirstAttempt: time.Now()}
+			for {
+				r, err := w.keyed("a", op, payload, key)
+				switch reason(err) {
+				case "":
+					return string(r.Payload)
+				case nola.ReasonShardMoving, nola.ReasonOutcomeUnknown, nola.ReasonUnavailable:
+				default:
+					t.Errorf("%s at batch %d: %s %s: %v", fault, n, op, payload, err)
+					return ""
+				}
+			}
+		}
+		const rounds = 6
+		want := ""
+		for i := range rounds {
+			if got := do("count", ""); got != strconv.Itoa(i+1) {
+				t.Errorf("%s at batch %d: count %d answered %s", fault, n, i+1, got)
+			}
+			want = do("writeput", fmt.Sprintf("%d=%s", i+1, strings.Repeat("x", 10+i)))
+		}
+		w.crash()
+		for _, q := range []struct{ op, payload string }{{"read", ""}, {"get", "text"}} {
+			eventually(t, fmt.Sprintf("%s at batch %d: %s answers %q", fault, n, q.op, want), func() bool {
+				got, err := w.invoke("a", q.op, q.payload)
+				return err == nil && got == want
+			})
+		}
+		w.close()
+		return batches
+	})
 }

@@ -15,6 +15,9 @@ import (
 // What is due has a queue of its own. While others call it gets some of the
 // processors only, so that a herd that is due at one instant does not stand in
 // front of them; it always gets one, so that it is not starved either.
+//
+// Other turns do not queue here but for a run token, and whoever runs a turn is no
+// longer one of the workers: long turns keep no other work waiting.
 type pool struct {
 	m      *Manager
 	max    int           // goroutines at work
@@ -24,9 +27,10 @@ type pool struct {
 
 	mu      sync.Mutex // guards the fields below
 	queue   []task
-	due     []task
-	active  int // at work, not parked
+	due     rounds
+	active  int // workers, not parked
 	dueBusy int // of these, with a share of dueMax
+	turns   int // that run, or wait for a token
 	closed  bool
 }
 
@@ -49,6 +53,14 @@ type task struct {
 	delivery *core.Delivery
 }
 
+// namespace is whose turn the task is; empty if it is not a turn.
+func (t *task) namespace() string {
+	if t.turn == nil {
+		return ""
+	}
+	return t.turn.Act.Ref().Namespace
+}
+
 // due reports whether the task is about what became due, and nobody waits for it.
 func (t *task) due() bool {
 	if t.turn != nil {
@@ -66,22 +78,89 @@ func (p *pool) init(m *Manager, workers, tokens int) {
 // submit queues t, and starts a goroutine for it if there are few.
 func (p *pool) submit(t task) {
 	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.m.work.begin()
+	switch {
+	case t.due():
+		p.due.push(t)
+	case t.turn != nil:
+		p.turns++
+		p.mu.Unlock()
+		if h, ok := p.m.tokens.claim(t.namespace(), false, &claim{task: t}); ok {
+			p.start(t, h)
+		}
+		return
+	default:
+		p.queue = append(p.queue, t)
+	}
+	p.staff()
+	p.mu.Unlock()
+}
+
+// start runs a turn that has got a token.
+func (p *pool) start(t task, h hold) {
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	p.m.work.begin()
-	if t.due() {
-		p.due = append(p.due, t)
-	} else {
-		p.queue = append(p.queue, t)
+	p.wg.Go(func() {
+		r := &runner{m: p.m, pooled: true, turning: true, token: h, holds: true, namespace: t.namespace()}
+		r.do(t)
+		r.release()
+		p.m.work.end()
+		p.mu.Lock()
+		p.turns--
+		p.tell()
+		p.mu.Unlock()
+	})
+}
+
+// mayTurn reports whether r, for whom nobody waits, may run a turn of a namespace
+// itself: a token is free.
+func (r *runner) mayTurn(namespace string) bool {
+	if r.holds && r.m.tokens.waiting.Load() > 0 {
+		r.release()
 	}
-	p.staff()
+	if !r.holds {
+		r.token, r.holds = r.m.tokens.try()
+		r.namespace, r.steps = namespace, 0
+	}
+	return r.holds
+}
+
+// leave takes r from among the workers, for it is about to run a turn, which may
+// be long. The mutex is held.
+func (p *pool) leave(r *runner) {
+	if !r.turning {
+		r.turning = true
+		p.turns++
+		p.active--
+	}
+}
+
+// tell wakes who waits until nothing is left to do. The mutex is held.
+func (p *pool) tell() {
+	if !p.idle() {
+		return
+	}
+	select {
+	case p.quiet <- struct{}{}:
+	default:
+	}
+}
+
+// idle reports whether nothing is left to do. The mutex is held.
+func (p *pool) idle() bool {
+	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && p.due.n == 0
 }
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || len(p.due) > 0 && (p.dueBusy < p.dueMax || !p.m.called())
+	return len(p.queue) > 0 || p.due.n > 0 && (p.dueBusy < p.dueMax || !p.m.called())
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
@@ -94,14 +173,49 @@ func (p *pool) staff() {
 
 // take answers the next task. The mutex is held, and there is one.
 func (p *pool) take() (t task, due bool) {
-	from := &p.queue
-	if due = len(p.queue) == 0; due {
-		from = &p.due
+	if len(p.queue) == 0 {
+		return p.due.pop(), true
 	}
-	t = (*from)[0]
-	(*from)[0] = task{}
-	*from = (*from)[1:]
-	return t, due
+	t = p.queue[0]
+	p.queue[0] = task{}
+	p.queue = p.queue[1:]
+	return t, false
+}
+
+// rounds is a queue of tasks in which namespaces take turns.
+type rounds struct {
+	n     int
+	queue map[string][]task
+	order []string // of namespaces with tasks, the next one first
+}
+
+func (q *rounds) push(t task) {
+	namespace := t.namespace()
+	if q.queue == nil {
+		q.queue = make(map[string][]task)
+	}
+	if len(q.queue[namespace]) == 0 {
+		q.order = append(q.order, namespace)
+	}
+	q.queue[namespace] = append(q.queue[namespace], t)
+	q.n++
+}
+
+// pop answers the next task; there is one.
+func (q *rounds) pop() task {
+	namespace := q.order[0]
+	q.order = q.order[1:]
+	tasks := q.queue[namespace]
+	t := tasks[0]
+	tasks[0] = task{}
+	if len(tasks) == 1 {
+		delete(q.queue, namespace)
+	} else {
+		q.queue[namespace] = tasks[1:]
+		q.order = append(q.order, namespace)
+	}
+	q.n--
+	return t
 }
 
 // work does tasks until there are none.
@@ -110,8 +224,11 @@ func (p *pool) work() {
 	patience := time.AfterFunc(duePatience, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.yield(r)
-		p.staff()
+		if r.busy {
+			p.yield(r)
+			p.leave(r) // it may wait for a token
+			p.staff()
+		}
 	})
 	defer patience.Stop()
 	var spent time.Duration // on what was due, since the last rest
@@ -120,18 +237,13 @@ func (p *pool) work() {
 		p.yield(r)
 		if !p.some() || p.active > p.max {
 			p.active--
-			if p.active == 0 && len(p.queue) == 0 && len(p.due) == 0 {
-				select {
-				case p.quiet <- struct{}{}:
-				default:
-				}
-			}
+			p.tell()
 			p.mu.Unlock()
 			return
 		}
 		var t task
 		if t, r.due = p.take(); r.due {
-			r.shares = true
+			r.shares, r.busy = true, true
 			p.dueBusy++
 			patience.Reset(duePatience)
 		}
@@ -141,11 +253,19 @@ func (p *pool) work() {
 		r.do(t)
 		r.release()
 		p.m.work.end()
+		patience.Stop()
+		p.mu.Lock()
+		r.busy = false
+		if r.turning {
+			r.turning = false
+			p.turns--
+			p.active++
+		}
+		p.mu.Unlock()
 		if !r.due {
 			continue
 		}
 		if spent += time.Since(began); spent >= dueSlice {
-			patience.Stop()
 			p.rest(min(spent, dueRestMax))
 			spent = 0
 		}
@@ -200,7 +320,7 @@ func (p *pool) park(r *runner) (unpark func()) {
 func (p *pool) drain(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		quiet := p.active == 0 && len(p.queue) == 0 && len(p.due) == 0
+		quiet := p.idle()
 		p.mu.Unlock()
 		if quiet {
 			return nil
@@ -217,7 +337,7 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue, p.due = nil, nil
+	p.queue, p.due = nil, rounds{}
 	p.mu.Unlock()
 	p.wg.Wait()
 }
@@ -225,7 +345,6 @@ func (p *pool) close() {
 func (r *runner) do(t task) {
 	switch {
 	case t.turn != nil:
-		r.hold()
 		r.turn(t.box, t.turn)
 		r.drive(t.box, t.turn, nil, false)
 	case t.load != nil:

@@ -119,10 +119,7 @@ func (r *runner) instantiate(h *host) (nola.Instance, error) {
 	}
 	m.room.waiting.Add(1)
 	r.release()
-	defer r.hold()
-	if r.pooled {
-		defer m.pool.park(r)()
-	}
+	defer r.resume()
 	defer m.parked.Add(-1)
 	defer m.room.waiting.Add(-1)
 	patience := roomPatience

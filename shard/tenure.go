@@ -124,14 +124,11 @@ func (r *runner) abroad(h *host, inv *nola.Invocation) ([]byte, error) {
 	ctx, stop := context.WithDeadline(m.ctx, inv.Deadline)
 	defer stop()
 	r.release()
-	defer r.hold()
+	defer r.resume()
 	n := m.parked.Add(1)
 	defer m.parked.Add(-1)
 	if n > int64(m.cfg.ParkedMax) {
 		return nil, errParked(m.cfg.ParkedMax)
-	}
-	if r.pooled {
-		defer m.pool.park(r)()
 	}
 	for wait := abroadMin; ; wait = min(2*wait, abroadMax) {
 		attempt := *inv

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,6 +118,54 @@ func TestShutdownThatSetsAReminder(t *testing.T) {
 	info, err := w.m.GetSchedule(context.Background(), nola.ScheduleRef{Target: ref("a"), ID: "later", Reminder: true})
 	if err != nil || len(info.Next) == 0 {
 		t.Errorf("the reminder: %v, %v", info.Next, err)
+	}
+}
+
+// TestTheWokenGoBackToSleep wakes many actors at one instant, for one turn each that
+// nobody waits for: no instance is left, and each guest was told. Who is woken
+// again soon, and who is called, keeps the instance.
+func TestTheWokenGoBackToSleep(t *testing.T) {
+	const sleepers = 200
+	w := newWorld(t, 4)
+	told := atomic.Int64{}
+	w.code.shutdown = func() error { told.Add(1); return nil }
+	ctx := context.Background()
+	wake := func(id string) {
+		t.Helper()
+		if _, err := w.m.Cast(ctx, &nola.Invocation{Target: ref(id), Operation: "inc"}, time.Now().Add(50*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turns := func(id string, want uint64) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s has had %d turns and rests", id, want), func() bool {
+			info, err := w.m.DescribeActor(ctx, ref(id))
+			return err == nil && info.Turns == want && info.Mailbox == 0
+		})
+	}
+	w.must("called", "inc", "")
+	for i := range sleepers {
+		wake(fmt.Sprint("s", i))
+	}
+	for i := range sleepers {
+		turns(fmt.Sprint("s", i), 1)
+	}
+	eventually(t, "the instances are gone but that of the actor that was called", func() bool { return w.code.live.Load() == 1 })
+	if n := told.Load(); n != sleepers {
+		t.Errorf("SHUTDOWN ran %d times, want %d", n, sleepers)
+	}
+	wake("s0")
+	turns("s0", 2)
+	if n := w.code.live.Load(); n != 2 {
+		t.Errorf("%d instances after one was woken twice, want 2", n)
+	}
+	if got := w.must("s0", "memory", ""); got != "2" { // it is the one of the second timer
+		t.Errorf("the instance has run %s turns, want 2", got)
+	}
+	for i := range sleepers {
+		if got := w.must(fmt.Sprint("s", i), "get", ""); got == "" {
+			t.Errorf("s%d has lost its count", i)
+		}
 	}
 }
 

@@ -16,6 +16,9 @@ type guest struct {
 	ended   bool
 	number  uint64 // of the newest turn that was begun
 	stop    core.Interrupt
+	// wake is poked when a turn is to end that waits for a run token; nil until
+	// one does.
+	wake chan struct{}
 
 	// The turn's own, while one runs.
 	instance nola.Instance
@@ -33,6 +36,7 @@ func (g *guest) end() {
 		g.instance = nil
 	}
 	running := g.running
+	g.poke()
 	g.mu.Unlock()
 	switch {
 	case in == nil:
@@ -41,6 +45,24 @@ func (g *guest) end() {
 	default:
 		in.Close()
 	}
+}
+
+// poke wakes a turn that waits for a run token. The mutex is held.
+func (g *guest) poke() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// poked is what brings a value when the turn that waits may have to end.
+func (g *guest) poked() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.wake == nil {
+		g.wake = make(chan struct{}, 1)
+	}
+	return g.wake
 }
 
 // begin claims the guest for a turn, unless the activation is over.
@@ -66,6 +88,7 @@ func (g *guest) interrupt(i core.Interrupt) {
 	}
 	in := g.instance
 	running := g.running && g.number == i.Number
+	g.poke()
 	g.mu.Unlock()
 	if running && in != nil {
 		in.Interrupt(i.Err)
@@ -128,17 +151,33 @@ var errUnavailable = &nola.Error{Reason: nola.ReasonUnavailable}
 
 var errOperationNotFound = &nola.Error{Reason: nola.ReasonOperationNotFound}
 
-// turn runs t's guest and fills in what it did. The runner holds a run token.
+// turn runs t's guest under a run token, and fills in what it did.
 func (r *runner) turn(b *box, t *core.Turn) {
 	m := r.m
 	g := t.Act.Shell.(*guest)
-	began := time.Now()
 	if t.Err = g.begin(t.Number); t.Err != nil {
 		return
 	}
 	defer g.finish()
 	h := &g.host
 	h.reset(r, b, t, g)
+	outer := r.current
+	r.current = h
+	defer func() { r.current = outer }()
+	if t.Err = r.hold(h, outer != nil); t.Err != nil {
+		if t.Shutdown != "" {
+			g.replace(nil)
+		}
+		return
+	}
+	if r.pooled {
+		m.pool.mu.Lock()
+		m.pool.leave(r)
+		m.pool.staff()
+		m.pool.mu.Unlock()
+	}
+	m.begun.Add(1)
+	began := time.Now()
 	switch {
 	case t.Order != nil:
 		h.inv = &nola.Invocation{ID: m.newID(), Target: t.Act.Ref(), Deadline: t.Now.Add(nola.TurnTimeoutDefault)}

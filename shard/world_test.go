@@ -163,11 +163,16 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// spinSlice is how many steps a guest that spins takes between two yields.
+const spinSlice = 100_000
+
 // module is guest code in Go.
 type module struct {
 	manifest nola.Manifest
 	live     atomic.Int64
 	turns    atomic.Int64
+	spinning atomic.Int64 // turns of operation "spin" that have begun
+	slices   sync.Map     // *atomic.Int64 that operation "spin" took, by namespace
 	mu       sync.Mutex
 	gates    map[string]chan struct{} // operation "wait" waits for them
 	shutdown func() error             // the SHUTDOWN operation, if there is one
@@ -185,6 +190,11 @@ func (m *module) gate(name string) chan struct{} {
 		m.gates[name] = make(chan struct{})
 	}
 	return m.gates[name]
+}
+
+func (m *module) spun(namespace string) *atomic.Int64 {
+	n, _ := m.slices.LoadOrStore(namespace, new(atomic.Int64))
+	return n.(*atomic.Int64)
 }
 
 func (m *module) Manifest() *nola.Manifest { return &m.manifest }
@@ -281,6 +291,25 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 		return b.String(), err
 	case "memory":
 		return strconv.Itoa(in.memory), nil
+	case "spin": // slices of work, each followed by a yield; empty means without end
+		n, _ := strconv.Atoi(arg)
+		in.m.spinning.Add(1)
+		spun := in.m.spun(h.Invocation().Target.Namespace)
+		for i := 0; arg == "" || i < n; i++ {
+			for range spinSlice {
+				in.memory++
+			}
+			spun.Add(1)
+			if err := h.Yield(uint64(i+1) * spinSlice); err != nil {
+				return "", err
+			}
+			select {
+			case err := <-in.stop:
+				return "", err
+			default:
+			}
+		}
+		return "", nil
 	case "fail": // does everything and fails
 		for _, f := range []func() error{
 			func() error { return h.Put([]byte("n"), []byte("999")) },

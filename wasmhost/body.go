@@ -67,10 +67,13 @@ func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b bod
 	b.codeAt = r.at
 
 	blocks = append(blocks[:0], block{})
-	opened := 1
+	opened, branches := 1, 0
 	for len(blocks) > 0 {
 		start := r.at
 		op := r.u8()
+		if op >= 0x0c && op <= 0x0e { // br, br_if, br_table
+			branches++
+		}
 		if r.err != nil {
 			return b, blocks, r.err
 		}
@@ -158,6 +161,9 @@ func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b bod
 		}
 	}
 	r.end()
+	if r.err == nil && opened+branches > functionBranchesMax {
+		r.fail("function %d has %d blocks and branches, at most %d are allowed; split it", m.imports+index, opened+branches, functionBranchesMax)
+	}
 	if r.err == nil && int64(opened)*int64(b.locals) > functionVariablesMax {
 		r.fail("function %d has %d locals and %d blocks, their product may be %d at most", m.imports+index, b.locals, opened, functionVariablesMax)
 	}

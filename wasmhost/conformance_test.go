@@ -92,6 +92,7 @@ var (
 // outcome is all that a guest leaves behind.
 type outcome struct {
 	answers    []string
+	steps      []uint64 // of the turns, where they are compared
 	logs       []string
 	state      map[string][]byte
 	memory     []byte

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"math"
 	"runtime"
@@ -67,6 +66,53 @@ func (h hostile) check(t *testing.T, err error) {
 	}
 }
 
+// checkCompileBomb demands of a module that was refused that it is so for its shape,
+// or for the time that compiling it takes.
+func (h hostile) checkCompileBomb(t *testing.T, err error) {
+	t.Helper()
+	if reason, limit := reasonOf(t, err); reason != nola.ReasonInvalidModule && (reason != nola.ReasonDeadlineExceeded || limit != "compile_timeout") {
+		t.Errorf("it was refused with %v, want for its shape or for the time it takes", err)
+	}
+}
+
+// TestCompileBombsEndInTime gives the compiler a moment for each module that is dear
+// to compile. Prepare comes back soon after, and what else there is goes on.
+func TestCompileBombsEndInTime(t *testing.T) {
+	const (
+		patience = time.Second
+		grace    = 20 * time.Second // one function is compiled to its end
+	)
+	r := newRuntime(t, wasmhost.Config{CompileTimeout: patience})
+	neighbour := instantiate(t, prepare(t, newRuntime(t, wasmhost.Config{}), smallGuest(t), nola.Manifest{}))
+	bombs := 0
+	for _, h := range hostileCorpus(t) {
+		if h.At != "compile" {
+			continue
+		}
+		bombs++
+		t.Run(h.Name, func(t *testing.T) {
+			start := time.Now()
+			m, err := r.Prepare(context.Background(), h.code(t), nola.Manifest{})
+			took := time.Since(start)
+			t.Logf("%s: %v", took, err)
+			if took > patience+grace {
+				t.Errorf("it took %s, %s are allowed", took, patience)
+			}
+			if err != nil {
+				h.checkCompileBomb(t, err)
+			} else {
+				_ = m.Close()
+			}
+			if got := mustInvoke(t, neighbour, newWorld(), "echo", "still here"); got != "still here" {
+				t.Errorf("the neighbour answers %q", got)
+			}
+		})
+	}
+	if bombs < 5 {
+		t.Errorf("the corpus has %d modules that are dear to compile", bombs)
+	}
+}
+
 // What the corpus is held to.
 const (
 	hostileDeadline = 100 * time.Millisecond
@@ -95,6 +141,10 @@ func TestHostileCorpus(t *testing.T) {
 				h.check(t, err)
 				return
 			}
+			if h.At == "compile" && err != nil {
+				h.checkCompileBomb(t, err)
+				return
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,6 +160,9 @@ func TestHostileCorpus(t *testing.T) {
 			defer i.Close()
 			if got := mustInvoke(t, i, newWorld(), "op", ""); got != "ok" {
 				t.Errorf("before the misdeed it answers %q", got)
+			}
+			if h.At == "compile" {
+				return
 			}
 			h.check(t, h.misbehave(t, m))
 			next := instantiate(t, m)
@@ -147,77 +200,6 @@ func (h hostile) misbehave(t *testing.T, m nola.Module) (err error) {
 	}
 	t.Errorf("it outlived its deadline by %s, at most %s are allowed", best, hostileOverrun)
 	return err
-}
-
-// TestLongTurnRests has a turn of many steps run alone, which must cost it
-// nothing, and beside short ones, for which it must rest.
-func TestLongTurnRests(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{})
-	var long, short nola.Module
-	for _, h := range hostileCorpus(t) {
-		if h.Name == "loop-to-deadline" {
-			long = prepare(t, r, h.code(t), nola.Manifest{Limits: nola.Limits{Steps: 20_000_000}})
-			short = prepare(t, r, h.code(t), nola.Manifest{Limits: nola.Limits{Steps: 1}})
-		}
-	}
-	spin := func(m nola.Module) {
-		i, err := m.Instantiate(nola.ActorRef{Namespace: "n", Type: "t", ID: "i"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer i.Close()
-		if _, err := i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p")}, newWorld()); !errors.Is(err, &nola.Error{Reason: nola.ReasonCPUBudget}) {
-			t.Fatalf("the turn ended with %v", err)
-		}
-	}
-	spin(long)
-	if rests := r.Stats().Rests; rests != 0 {
-		t.Errorf("alone, the turn rested %d times", rests)
-	}
-	const tries = 100
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for n := 0; n < tries && r.Stats().Rests == 0; n++ {
-			i, err := long.Instantiate(nola.ActorRef{Namespace: "n", Type: "t", ID: "i"})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			_, _ = i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p")}, newWorld())
-			i.Close()
-		}
-	}()
-	for ended := false; !ended; {
-		select {
-		case <-done:
-			ended = true
-		default:
-			spin(short)
-		}
-	}
-	if r.Stats().Rests == 0 {
-		t.Errorf("beside others, %d long turns never rested", tries)
-	}
-}
-
-// TestInitialisersRestForNobody has initialisers of more than a slice run behind
-// a turn that is over. Nobody begins meanwhile, so there is nobody to rest for.
-func TestInitialisersRestForNobody(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{})
-	m, err := r.PrepareWhole(t.Context(), kitchen(t), nola.Manifest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	for range 2 {
-		i := instantiate(t, m)
-		mustInvoke(t, i, newWorld(), "echo", "x")
-		i.Close()
-	}
-	if rests := r.Stats().Rests; rests != 0 {
-		t.Errorf("with nobody else at work, %d rests", rests)
-	}
 }
 
 // TestThirdGuestGetsItsShare spins two guests on two processors and counts the

@@ -19,6 +19,10 @@
 // A module that changes its tables, or whose state cannot be read otherwise,
 // has no image: each activation has an instance of the engine of its own.
 //
+// What was made of a module is kept on disk beside the engine's code (derived.go):
+// a later process checks it and uses it. What an instance has become since its
+// image can be kept and given to another one (keep.go): that is memory mode.
+//
 // What goes beyond the contracts of the engine and the system stands in two
 // files, tables.go (how tables begin) and pages_linux.go (memories that share
 // pages). Each tries what it relies on once, before it is used, and has a slower

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,7 @@ func newWorld() *world {
 
 func (w *world) Invocation() *nola.Invocation { return w.inv }
 func (w *world) Now() time.Time               { return w.now }
+func (w *world) Yield(uint64) error           { runtime.Gosched(); return nil }
 func (w *world) Random(b []byte)              { _, _ = w.random.Read(b) }
 func (w *world) Log(level, message string)    { w.logs = append(w.logs, level+": "+message) }
 

@@ -29,6 +29,7 @@ type kept struct {
 	memory   *nola.Memory
 	instance nola.Keeper // nil: it sleeps
 	writes   int         // turns that changed its memory
+	steps    uint64      // of the turn before
 }
 
 func (k *kept) wake(t testing.TB) {
@@ -59,8 +60,9 @@ func (k *kept) sleep() {
 func (k *kept) turn(t testing.TB, w *world, c call) (string, error) {
 	t.Helper()
 	k.wake(t)
-	reply, err := invoke(k.instance, w, c.op, c.payload)
-	if err != nil {
+	turn := &nola.Turn{Operation: c.op, Payload: []byte(c.payload), Deadline: time.Now().Add(10 * time.Second)}
+	reply, err := k.instance.Invoke(turn, w)
+	if k.steps = turn.Steps; err != nil {
 		k.sleep()
 		return "", err
 	}
@@ -72,7 +74,7 @@ func (k *kept) turn(t testing.TB, w *world, c call) (string, error) {
 		}
 		k.memory = k.memory.Apply(change)
 	}
-	return reply, nil
+	return string(reply), nil
 }
 
 // keepLife takes an actor through its life; asleep says after which calls it
@@ -87,6 +89,7 @@ func keepLife(t *testing.T, m nola.Module, calls []call, asleep func(n int) bool
 			reply = failed + errorText(err, c.op)
 		}
 		o.answers = append(o.answers, reply)
+		o.steps = append(o.steps, k.steps)
 		if asleep(n) {
 			k.sleep()
 		}
@@ -125,6 +128,9 @@ func TestConformanceInMemoryMode(t *testing.T) {
 							t.Errorf("the state is %.200q, under the reference %.200q", got.state, raw.state)
 						}
 						got.checkMemory(t, warm.memory)
+						if !slices.Equal(got.steps, warm.steps) {
+							t.Errorf("the turns took %d steps, awake %d", got.steps, warm.steps)
+						}
 					})
 				}
 			}
@@ -151,6 +157,9 @@ func TestKeptMemoryIsTheWholeState(t *testing.T) {
 				}
 			}
 			got.checkMemory(t, awake.memory)
+			if !slices.Equal(got.steps, awake.steps) {
+				t.Errorf("the turns took %d steps, awake %d", got.steps, awake.steps)
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"bytes"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -98,10 +99,11 @@ func (v *imageView) restore(view []byte) bool {
 		return true
 	}
 	base := uintptr(unsafe.Pointer(&view[0]))
-	var regions [64]pageRegion
+	regions := regionLists.Get().(*regionList)
+	defer regionLists.Put(regions)
 	written := uint64(0)
 	for from, end := base, base+uintptr(len(view)); from < end; {
-		n, next, ok := scanWritten(from, end, regions[:])
+		n, next, ok := scanWritten(from, end, regions)
 		if !ok {
 			return false
 		}
@@ -121,9 +123,10 @@ func (v *imageView) restore(view []byte) bool {
 // image's, and reports whether it could tell.
 func (v *imageView) written(view []byte, fn func(from, to int)) bool {
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(view)))
-	var regions [64]pageRegion
+	regions := regionLists.Get().(*regionList)
+	defer regionLists.Put(regions)
 	for from, end := base, base+uintptr(len(view)); from < end; {
-		n, next, ok := scanWritten(from, end, regions[:])
+		n, next, ok := scanWritten(from, end, regions)
 		if !ok {
 			return false
 		}
@@ -137,6 +140,12 @@ func (v *imageView) written(view []byte, fn func(from, to int)) bool {
 
 // pageRegion is the kernel's struct page_region.
 type pageRegion struct{ start, end, categories uint64 }
+
+// regionList is where the kernel writes regions. It is told their address as a
+// number, so they must not lie on a stack, which moves.
+type regionList [64]pageRegion
+
+var regionLists = sync.Pool{New: func() any { return new(regionList) }}
 
 // scanArguments is the kernel's struct pm_scan_arg.
 type scanArguments struct {
@@ -152,8 +161,8 @@ const (
 )
 
 // scanWritten finds the pages of a view that are no longer the file's. It stops
-// when regions is full; next is where to go on.
-func scanWritten(from, to uintptr, regions []pageRegion) (n int, next uintptr, ok bool) {
+// when regions, which must come from regionLists, is full; next is where to go on.
+func scanWritten(from, to uintptr, regions *regionList) (n int, next uintptr, ok bool) {
 	a := scanArguments{
 		start: uint64(from), end: uint64(to),
 		regions: uint64(uintptr(unsafe.Pointer(&regions[0]))), regionsLen: uint64(len(regions)),
@@ -201,16 +210,18 @@ var viewsWork = sync.OnceValue(func() bool {
 	view := mapped[:len(want)]
 	written := func() []pageRegion {
 		base := uintptr(unsafe.Pointer(&view[0]))
-		regions := make([]pageRegion, 8)
+		regions := regionLists.Get().(*regionList)
+		defer regionLists.Put(regions)
 		n, next, ok := scanWritten(base, base+uintptr(len(view)), regions)
 		if !ok || next != base+uintptr(len(view)) {
 			return []pageRegion{{}, {}} // none that is expected
 		}
-		for i := range regions[:n] {
-			regions[i].start -= uint64(base)
-			regions[i].end -= uint64(base)
+		found := slices.Clone(regions[:n])
+		for i := range found {
+			found[i].start -= uint64(base)
+			found[i].end -= uint64(base)
 		}
-		return regions[:n]
+		return found
 	}
 	is := func(from, to int) bool {
 		r := written()

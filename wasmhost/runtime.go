@@ -112,9 +112,6 @@ type Runtime struct {
 	idleBytes atomic.Int64  // of these, by idle ones
 	views     atomic.Int64  // held by slots
 
-	turns atomic.Uint64 // begun
-	rests atomic.Uint64
-
 	slotsMade, slotsReused, slotsDropped, slotsEvicted atomic.Uint64
 
 	mu             sync.Mutex // guards the fields below
@@ -207,8 +204,6 @@ type Stats struct {
 	SlotsReused  uint64 // activations that found one
 	SlotsDropped uint64 // slots not kept after an activation: it broke, grew, or cannot be set back
 	SlotsEvicted uint64 // idle slots that gave way to the budget, or were idle for long
-
-	Rests uint64 // of long turns, for others' sake
 }
 
 // Stats answers at once.
@@ -220,7 +215,6 @@ func (r *Runtime) Stats() Stats {
 		Bytes: r.bytes.Load(), IdleBytes: r.idleBytes.Load(), Modules: modules,
 		SlotsMade: r.slotsMade.Load(), SlotsReused: r.slotsReused.Load(),
 		SlotsDropped: r.slotsDropped.Load(), SlotsEvicted: r.slotsEvicted.Load(),
-		Rests: r.rests.Load(),
 	}
 }
 
@@ -240,7 +234,6 @@ func (r *Runtime) Metrics(w io.Writer) error {
 	add("nola_slots_reused_total", "counter", "Activations that found an idle slot.", s.SlotsReused)
 	add("nola_slots_dropped_total", "counter", "Slots not kept after an activation: they broke, grew, or cannot be set back.", s.SlotsDropped)
 	add("nola_slots_evicted_total", "counter", "Idle slots that gave way to the memory budget, or were idle for long.", s.SlotsEvicted)
-	add("nola_turn_rests_total", "counter", "How often a long turn rested for a millisecond because others had begun.", s.Rests)
 	if _, err := w.Write(text); err != nil {
 		return fmt.Errorf("wasmhost: write metrics: %w", err)
 	}

@@ -61,10 +61,9 @@ func (m *parsed) readElements() []element {
 		}
 		for range n {
 			e.null = false
-			switch {
-			case flags&4 == 0:
+			if expressions := flags&4 != 0; !expressions {
 				e.function = r.u32()
-			default:
+			} else {
 				switch r.u8() {
 				case 0xd0: // ref.null
 					e.null = r.u8() == typeFuncref
@@ -209,7 +208,7 @@ var triedModule = []byte("\x00asm\x01\x00\x00\x00" +
 
 func tablesTried(ctx context.Context) bool {
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
-	defer r.Close(ctx)
+	defer func() { _ = r.Close(ctx) }() // it has nothing that can fail
 	code, err := r.CompileModule(ctx, triedModule)
 	if err != nil {
 		return false

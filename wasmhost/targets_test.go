@@ -181,6 +181,54 @@ func BenchmarkHostCall(b *testing.B) {
 	benchmarkHosts(b, run(repeatOurs), run(repeatTheirs))
 }
 
+// caller is a guest that asks the host a thousand times for the time, each time
+// how long the answer is, and for the answer itself.
+func caller() []byte {
+	return guestOf([][]byte{importOf("wapc", "__host_call", typeHost), importOf("wapc", "__host_response_len", typeLen), importOf("wapc", "__host_response", typeOne)}, []byte{
+		0x41, 0xe8, 0x07, 0x21, 0, // 1000
+		0x03, 0x40,
+		0x41, 0, 0x41, 0, 0x41, 0, 0x41, 0, 0x41, 0, 0x41, 3, 0x41, 0, 0x41, 0, 0x10, 0, 0x1a,
+		0x10, 1, 0x1a,
+		0x41, 16, 0x10, 2,
+		0x20, 0, 0x41, 1, 0x6b, 0x22, 0, 0x0d, 0,
+		0x0b,
+		0x41, 1,
+	}).with(11, vector(append([]byte{0, 0x41, 0, 0x0b}, name("NOW")...))).bytes()
+}
+
+// BenchmarkCrossing is a call of the host alone, of a guest that does nothing
+// besides: three crossings between guest and host.
+func BenchmarkCrossing(b *testing.B) {
+	const calls = 1000
+	b.Run("guest=loop/host="+hostNola, func(b *testing.B) {
+		i := instantiate(b, prepare(b, newRuntime(b, wasmhost.Config{}), caller(), nola.Manifest{}))
+		w, turn := newWorld(), &nola.Turn{Operation: "call"}
+		b.ReportAllocs()
+		b.ResetTimer()
+		for range b.N/calls + 1 {
+			if _, err := i.Invoke(turn, w); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("guest=loop/host="+hostWapc, func(b *testing.B) {
+		now := make([]byte, 8)
+		m, err := newWapcModule(caller(), func(context.Context, string, string, string, []byte) ([]byte, error) { return now, nil })
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer m.Close(context.Background())
+		i := wapcInstance(b, m)
+		b.ReportAllocs()
+		b.ResetTimer()
+		for range b.N/calls + 1 {
+			if _, err := i.Invoke(b.Context(), "call", nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 // BenchmarkSlot makes what an actor needs to run, and drops it: a slot of ours
 // that no other actor has left behind, an instance under wapc-go.
 func BenchmarkSlot(b *testing.B) {
@@ -266,7 +314,7 @@ func resident(b *testing.B) int64 {
 func BenchmarkInstanceBytes(b *testing.B) {
 	const actors = 300
 	benchmarkHosts(b, func(b *testing.B, guest string) {
-		m := nolaModule(b, guest, "", wasmhost.Config{})
+		m := nolaModule(b, guest, "unkept", wasmhost.Config{IdleBytesMax: 1})
 		w := newWorld()
 		before := resident(b)
 		for range actors {
@@ -363,9 +411,11 @@ func BenchmarkDormant(b *testing.B) {
 			wg.Wait()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
-			if b.N > dormantActors {
+			if b.N >= dormantActors {
 				b.ReportMetric(float64(resident(b)-before)/dormantActors, "B/actor")
 			}
+			runtime.KeepAlive(counts)
+			runtime.KeepAlive(&shelves)
 		})
 	}
 }

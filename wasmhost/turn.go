@@ -19,10 +19,10 @@ import (
 const (
 	// sliceSteps is how many steps a guest takes between two visits to the host.
 	sliceSteps = 100_000
-	// longSliceSteps is how many steps, about a millisecond, a turn takes before it
-	// rests for restTime if others have begun meanwhile.
-	longSliceSteps = 1_000_000
-	restTime       = time.Millisecond
+	// restSteps is how many steps initialisers take before they rest for restTime,
+	// each time.
+	restSteps = 10_000_000
+	restTime  = time.Millisecond
 	// crossingSteps is what a function of the host weighs besides the bytes it
 	// moves.
 	crossingSteps = 8
@@ -50,8 +50,7 @@ type turn struct {
 
 	// The meter: all steps granted and all charged by the host itself.
 	granted, charged uint64
-	others           uint64 // turns begun on the node when this one last looked
-	rest             uint64 // steps at which it looks again
+	rest             uint64 // steps at which initialisers rest
 	unchecked        uint64 // of what was charged, since the last check
 
 	// What the guest said.
@@ -111,7 +110,6 @@ func (t *turn) begin(i *instance, turn *nola.Turn, host nola.Host) {
 		_, t.readonly = ro[turn.Operation]
 	}
 	t.reset()
-	t.others, t.rest = t.slot.code.runtime.turns.Add(1), longSliceSteps
 	t.clock.begin(host.Now().UnixNano())
 	t.grant(0)
 	if !i.begun {
@@ -132,7 +130,7 @@ func (t *turn) beginInit(i *instance) {
 	t.deadline, t.by = t.now().Add(initTimeout), "init_timeout"
 	t.random = rand.NewChaCha8(t.instance.module.compiled.key.digest)
 	t.reset()
-	t.others, t.rest = t.slot.code.runtime.turns.Load(), longSliceSteps
+	t.rest = restSteps
 	t.clock.begin(initEpoch.UnixNano())
 }
 
@@ -194,7 +192,9 @@ func (t *turn) charge(n int) {
 	steps := uint64(n)/bytesPerStep + crossingSteps
 	t.charged += steps
 	if t.unchecked += steps; t.unchecked >= sliceSteps && t.meter != nil {
-		t.check(int64(t.meter.Get()))
+		left := int64(t.meter.Get())
+		t.giveWay(t.used(left))
+		t.check(left)
 	}
 }
 
@@ -225,20 +225,19 @@ func (t *turn) yield(m api.Module, reason uint32) {
 	t.grant(left)
 }
 
-// giveWay lets others go first, and the collector, which the scheduler by itself
-// would make wait for 10 ms. A turn that has used up a long slice while others
-// began rests besides: as long as it is always ready, its processor never looks
-// at the network nor takes work off the others. Alone it runs at full speed.
+// giveWay lets others go first: whoever shares the processors out knows them.
+// Initialisers, which nobody shares out, are ready all the time for long at most
+// once in restSteps: a processor that always has work never looks at the network.
 func (t *turn) giveWay(used uint64) {
-	if used < t.rest {
+	switch {
+	case t.host != nil:
+		if err := t.host.Yield(used); err != nil {
+			t.end(err)
+		}
+	case used < t.rest:
 		runtime.Gosched()
-		return
-	}
-	t.rest = used + longSliceSteps
-	r := t.slot.code.runtime
-	if others := r.turns.Load(); others != t.others {
-		t.others = others
-		r.rests.Add(1)
+	default:
+		t.rest = used + restSteps
 		time.Sleep(restTime) //nolint:forbidigo // nothing is waited for: the processor is left to others
 	}
 }

@@ -130,7 +130,7 @@ func (c *cli) explainOwn(e *nola.Error) *problem {
 // explainRemote reads what a server, or the way to it, answered.
 func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
 	if !connect.IsWireError(err) {
-		return c.explainTransport(err)
+		return c.explainTransport(e, err)
 	}
 	p := &problem{message: e.Message, reason: string(e.Reason), caret: caret(e.Metadata)}
 	if p.message == "" {
@@ -147,7 +147,7 @@ func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
 }
 
 // explainTransport says why no server answered.
-func (c *cli) explainTransport(err *connect.Error) *problem {
+func (c *cli) explainTransport(e *nola.Error, err *connect.Error) *problem {
 	var op *net.OpError
 	var dns *net.DNSError
 	var untrusted *tls.CertificateVerificationError
@@ -173,7 +173,7 @@ func (c *cli) explainTransport(err *connect.Error) *problem {
 			code: exitUnavailable, message: fmt.Sprintf("the server at %s does not speak TLS", c.server),
 			hints: []string{"write http:// in --server or NOLA_SERVER, if it is meant to be reached without encryption"},
 		}
-	case errors.Is(err, context.Canceled) || err.Code() == connect.CodeCanceled:
+	case e.Reason == nola.ReasonCanceled:
 		return &problem{code: exitFailure, message: "interrupted", reason: string(nola.ReasonCanceled)}
 	case errors.Is(err, context.DeadlineExceeded) || err.Code() == connect.CodeDeadlineExceeded:
 		return &problem{
@@ -182,7 +182,7 @@ func (c *cli) explainTransport(err *connect.Error) *problem {
 		}
 	case err.Code() == connect.CodeUnauthenticated, err.Code() == connect.CodePermissionDenied:
 		return &problem{code: exitDenied, message: err.Message(), hints: []string{c.hint(nola.ReasonUnauthenticated, nil)}}
-	case err.Code() == connect.CodeUnavailable:
+	case err.Code() == connect.CodeUnavailable, e.Reason == nola.ReasonUnavailable:
 		return &problem{
 			code: exitUnavailable, message: fmt.Sprintf("lost the server at %s: %s", c.server, err.Message()), reason: string(nola.ReasonOutcomeUnknown),
 			general: c.hint(nola.ReasonOutcomeUnknown, nil),

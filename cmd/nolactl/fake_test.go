@@ -787,9 +787,12 @@ func (f *fake) UpdateNamespace(_ context.Context, req *connect.Request[nolav1.Up
 		return nil, err
 	}
 	for _, path := range req.Msg.UpdateMask.GetPaths() {
-		if path == "labels" {
+		switch path {
+		case "labels":
 			n.Labels = req.Msg.Labels
-		} else {
+		case "limits":
+			n.Limits = req.Msg.Limits
+		default:
 			n.Description = req.Msg.Description
 		}
 	}
@@ -809,7 +812,10 @@ func (f *fake) DeleteNamespace(_ context.Context, req *connect.Request[nolav1.De
 // The cluster.
 
 func (f *fake) node() *nolav1.Node {
-	return &nolav1.Node{NodeId: "n1", Address: "127.0.0.1:7466", Version: "v0.1.0", Started: ago(3 * time.Hour), Shards: 256}
+	return &nolav1.Node{
+		NodeId: "n1#7f3a", Name: "n1", Address: "127.0.0.1:7466", Version: "v0.1.0", Started: ago(3 * time.Hour), Shards: 256,
+		State: nolav1.NodeState_NODE_STATE_READY, Weight: 100,
+	}
 }
 
 func (f *fake) ListNodes(context.Context, *connect.Request[nolav1.ListNodesRequest]) (*connect.Response[nolav1.ListNodesResponse], error) {
@@ -840,7 +846,11 @@ func (f *fake) AdvanceTime(_ context.Context, req *connect.Request[nolav1.Advanc
 }
 
 func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListShardsRequest]) (*connect.Response[nolav1.ListShardsResponse], error) {
-	all := []*nolav1.Shard{{Shard: 0, NodeId: "n1", Epoch: 3, Seq: 120, Activations: 2, Due: 1}, {Shard: 1}, {Shard: 2, NodeId: "n1", Epoch: 4, Seq: 7}}
+	all := []*nolav1.Shard{
+		{Shard: 0, NodeId: "n1#7f3a", Epoch: 3, Seq: 120, Activations: 2, Due: 1, DesiredNodeId: "n1#7f3a"},
+		{Shard: 1, DesiredNodeId: "n1#7f3a"},
+		{Shard: 2, NodeId: "n1#7f3a", Epoch: 4, Seq: 7, DesiredNodeId: "n1#7f3a"},
+	}
 	some, next := page(all, req.Msg.PageSize, req.Msg.PageToken)
 	return answer(&nolav1.ListShardsResponse{Shards: some, NextPageToken: next})
 }

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
@@ -16,7 +21,7 @@ func (c *cli) namespaceCommand() *cobra.Command {
 nolactl namespace list`)
 	cmd.AddCommand(
 		c.namespaceCreateCommand(), c.namespaceListCommand(), c.namespaceGetCommand(),
-		c.namespaceUpdateCommand(), c.namespaceDeleteCommand(),
+		c.namespaceUpdateCommand(), c.namespaceSetCommand(), c.namespaceDeleteCommand(),
 	)
 	return cmd
 }
@@ -102,6 +107,9 @@ nolactl namespace get staging -o json`,
 				if len(n.GetLabels()) > 0 {
 					d.fact("Labels", labelsText(n.Labels))
 				}
+				if n.GetLimits() != nil {
+					d.fact("Limits", strings.Join(limitsText(n.Limits), ", "))
+				}
 				d.fact("Created", c.when(n.GetCreated()))
 				d.fact("Updated", c.when(n.GetUpdated()))
 				return d.flush()
@@ -150,6 +158,78 @@ nolactl namespace update staging --label team=core --label owner-`,
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value, or key- to take it out; may be repeated")
 	cmd.ValidArgsFunction = c.completeNamespaceArg
 	return cmd
+}
+
+func (c *cli) namespaceSetCommand() *cobra.Command {
+	var limits []string
+	cmd := leaf("set NAME", "Set upper bounds for the modules of a namespace",
+		`Set what the manifests of a namespace's modules may ask for at most, and leave the
+rest. A module that asks for more is refused when it is pushed. One that is there
+already, or asks for nothing, runs under the lower of the two from its next turn on.
+
+Limits are memory_bytes, steps_per_turn, turn_timeout, host_calls, log_bytes, casts,
+reply_bytes, table_elements, call_depth and memory_inline.`,
+		`nolactl namespace set staging --limit memory_bytes=8388608 --limit turn_timeout=2s
+nolactl namespace set staging --limit turn_timeout-`,
+		func(cmd *cobra.Command, args []string) error {
+			if len(limits) == 0 {
+				return usage("add --limit", "nothing to set was given")
+			}
+			r, err := c.dial(nil)
+			if err != nil {
+				return err
+			}
+			old, err := ask(cmd.Context(), c.timeout, r.Namespaces.GetNamespace, &nolav1.GetNamespaceRequest{Namespace: args[0]})
+			if err != nil {
+				return err
+			}
+			next, err := limitsArg(old.Namespace.GetLimits(), limits)
+			if err != nil {
+				return err
+			}
+			req := &nolav1.UpdateNamespaceRequest{Namespace: args[0], Limits: next, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"limits"}}}
+			res, err := ask(cmd.Context(), c.timeout, r.Namespaces.UpdateNamespace, req)
+			if err != nil {
+				return err
+			}
+			return c.say(res.Namespace, args[0], "namespace %s changed", args[0])
+		})
+	cmd.Flags().StringArrayVar(&limits, "limit", nil, "NAME=VALUE, or NAME- to bound it no more; may be repeated")
+	cmd.ValidArgsFunction = c.completeNamespaceArg
+	return cmd
+}
+
+// limitsArg is old with what the arguments set or take out.
+func limitsArg(old *nolav1.ModuleLimits, args []string) (*nolav1.ModuleLimits, error) {
+	next := &nolav1.ModuleLimits{}
+	if old != nil {
+		proto.Merge(next, old)
+	}
+	fields := next.ProtoReflect().Descriptor().Fields()
+	for _, arg := range args {
+		name, value, set := strings.Cut(arg, "=")
+		if !set {
+			name = strings.TrimSuffix(arg, "-")
+		}
+		field := fields.ByName(protoreflect.Name(name))
+		if field == nil || !set && name == arg {
+			names := make([]string, fields.Len())
+			for i := range names {
+				names[i] = string(fields.Get(i).Name())
+			}
+			return nil, usage("limits are "+strings.Join(names, ", "), "--limit %q: want NAME=VALUE or NAME-", arg)
+		}
+		next.ProtoReflect().Clear(field)
+		if !set {
+			continue
+		}
+		var one nolav1.ModuleLimits
+		if err := protojson.Unmarshal([]byte(fmt.Sprintf("{%q: %q}", name, value)), &one); err != nil {
+			return nil, usage("give a whole number; turn_timeout takes seconds, such as 2s or 0.5s", "--limit %q: %q is not a value of %s", arg, value, name)
+		}
+		proto.Merge(next, &one)
+	}
+	return next, nil
 }
 
 func (c *cli) namespaceDeleteCommand() *cobra.Command {

@@ -42,6 +42,8 @@ type config struct {
 	BackupDir string `yaml:"backup_dir"`
 	// CQL says how to reach the cluster of store cql.
 	CQL cqlConfig `yaml:"cql"`
+	// Cluster says who the node is among those that share the store.
+	Cluster clusterConfig `yaml:"cluster"`
 	// Shards is the number of shards of a new store, 1 to 65,536: default 256. It
 	// never changes. For store cql `nolad schema setup` says it.
 	Shards int `yaml:"shards"`
@@ -136,6 +138,7 @@ func (c config) validate() error {
 	check(c.Store == storePebble || c.Store == storeCQL, "store %q: must be %s or %s", c.Store, storePebble, storeCQL)
 	check(c.BackupDir == "" || !within(c.DataDir, c.BackupDir), "backup_dir %s lies in data_dir: backups would go with the data they are made for; name a directory outside", c.BackupDir)
 	check(c.Shards >= 0 && c.Shards <= 1<<16, "shards %d: must lie between 1 and 65,536", c.Shards)
+	c.validateCluster(check)
 	check((c.TLSCert == "") == (c.TLSKey == ""), "tls_cert and tls_key go together: give both or neither")
 	check(c.DrainTimeout > 0 && c.DrainTimeout <= 10*time.Minute, "drain_timeout %s: must lie between 0 and 10m", c.DrainTimeout)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level %q: must be debug, info, warn or error", c.Log.Level)

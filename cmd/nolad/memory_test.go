@@ -125,7 +125,7 @@ func TestMemoryModeOverTheServer(t *testing.T) {
 	// The same code with a section that means nothing is another module.
 	second := pushMemory(t, c, "m", append(append([]byte{}, code...), 0, 3, 2, 'v', '2'))
 	p.kill()
-	p = serve(t, dir, "--listen", address)
+	serve(t, dir, "--listen", address)
 	if got := invoke(t, c, "m", "a", "get", ""); got != "42" {
 		t.Errorf("under version %d: get = %s, want 42", second, got)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -20,6 +21,7 @@ import (
 	"github.com/nolaproject/nola/persistence/memstore"
 	"github.com/nolaproject/nola/persistence/pebblestore"
 	"github.com/nolaproject/nola/server"
+	"github.com/nolaproject/nola/server/cluster"
 	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/wasmhost"
 )
@@ -42,12 +44,15 @@ type running struct {
 	log   *slog.Logger
 	store persistence.Store
 	guest *wasmhost.Runtime
+	// ballast is held as long as the node runs; see newBallast.
+	ballast []byte
 
 	cancel  context.CancelFunc // ends requests
 	serving sync.WaitGroup
 	failed  chan error // of a listener that broke
 	public  *http.Server
 	admin   *http.Server
+	peers   *http.Server
 	address net.Addr
 	secure  bool
 }
@@ -79,7 +84,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	}()
 	memory := memoryLimit()
 	cfg.Limits = cfg.Limits.withMemory(memory)
-	r = &running{cfg: cfg, log: log, failed: make(chan error, 2)}
+	r = &running{cfg: cfg, log: log, failed: make(chan error, 3), ballast: newBallast()}
 	var conf *tls.Config
 	if cfg.TLSCert != "" {
 		if conf, err = loadTLS(cfg.TLSCert, cfg.TLSKey, log); err != nil {
@@ -111,6 +116,13 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	if advertised == "" {
 		advertised = r.address.String()
 	}
+	var peerListener net.Listener
+	if cfg = cfg.settle(); cfg.Cluster.Listen != "" {
+		if peerListener, err = net.Listen("tcp", cfg.Cluster.Listen); err != nil {
+			return nil, err
+		}
+		undo = append(undo, peerListener.Close)
+	}
 	if r.store, err = openStore(ctx, cfg, advertised, log); err != nil {
 		return nil, err
 	}
@@ -134,8 +146,16 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 			return nil, err
 		}
 	}
+	var part *cluster.Member
+	if peerListener != nil {
+		peer := cmp.Or(cfg.Cluster.Advertise, peerListener.Addr().String())
+		if part, err = cfg.member(r.store, advertised, peer, log); err != nil {
+			return nil, err
+		}
+	}
 	r.Node, err = server.OpenNode(ctx, server.NodeConfig{
-		Store: r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
+		Cluster: part,
+		Store:   r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
 		Tokens: tokens, AllowedOrigins: cfg.AllowedOrigins, Virtual: cfg.clock, Logger: log,
 		Shards: shard.Config{
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,
@@ -151,6 +171,10 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	r.serving.Go(func() { keepBudget(requests, memory) })
 	r.public = server.HTTPServer(requests, r.Handler(), conf, log)
 	r.serve(r.public, listener)
+	if part != nil {
+		r.peers = server.HTTPServer(requests, part.Handler(), conf, log)
+		r.serve(r.peers, peerListener)
+	}
 	if adminListener != nil {
 		r.admin = server.HTTPServer(requests, r.AdminHandler(), nil, log)
 		r.serve(r.admin, adminListener)
@@ -236,6 +260,9 @@ func (r *running) stop() error {
 		}
 	}
 	r.cancel()
+	if r.peers != nil {
+		shut = append(shut, r.peers.Close()) // streams between nodes do not end by themselves
+	}
 	r.serving.Wait()
 	return errors.Join(drained, errors.Join(shut...), r.Close(), r.guest.Close(), r.store.Close())
 }

@@ -43,6 +43,17 @@ tables "nolad schema setup" has made:
     tls: true
     node_name: nola-1                 # the one that takes its place has the same
 
+Several nodes share such a store when each knows where the others find it:
+
+  cluster:
+    listen: 0.0.0.0:7468              # for other nodes alone
+    advertise: nola-1.internal:7468
+    name: nola-1                      # takes the place of cql.node_name
+    weight: 100                       # its share of the shards
+    labels: {zone: a}
+    token_file: /etc/nola/cluster-token
+    lease: 3s
+
 SIGTERM makes it take nothing more in, finish what it has, and end with 0; a
 second one ends it at once.`,
 		Example: `nolad serve --config /etc/nola/nolad.yaml
@@ -58,6 +69,7 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
 	f.StringVar(&set.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
 	set.CQL.flags(f)
+	set.Cluster.flags(f)
 	f.IntVar(&set.Shards, "shards", 0, "number of shards of a new store (default 256)")
 	f.StringVar(&set.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
 	f.StringVar(&set.TLSKey, "tls-key", "", "file with its key (PEM)")
@@ -121,5 +133,6 @@ func (c config) over(flags *pflag.FlagSet, set config) config {
 		}
 	})
 	c.CQL = c.CQL.over(flags, set.CQL)
+	c.Cluster = c.Cluster.over(flags, set.Cluster)
 	return c
 }

@@ -115,6 +115,12 @@ func (s *Store) CatalogPut(ctx context.Context, space persistence.Space, key str
 	return next, err
 }
 
+// CatalogReserve implements [persistence.Store]. Catalogue and journal have no
+// order of their own, so it is as durable as a put.
+func (s *Store) CatalogReserve(ctx context.Context, space persistence.Space, key string, version uint64, value []byte) (uint64, error) {
+	return s.CatalogPut(ctx, space, key, version, value)
+}
+
 func (s *Store) put(ctx context.Context, at entryKey, version uint64, value []byte) (uint64, error) {
 	fresh := freshVersion()
 	if version == 0 {

@@ -67,6 +67,7 @@ func (s *Store) Beat(ctx context.Context, n Node) error {
 // Nodes answers the rows of all nodes that gave a sign of life within an hour, or
 // did not leave, in no order. It is a quorum read, tried once.
 func (s *Store) Nodes(ctx context.Context) (list []Node, err error) {
+	began := uptime()
 	iter := s.bulk.query(ctx, stmtNodesRead).Iter()
 	var n Node
 	var state, leaseMS int
@@ -79,7 +80,34 @@ func (s *Store) Nodes(ctx context.Context) (list []Node, err error) {
 	if err := iter.Close(); err != nil {
 		return nil, describe(stmtNodesRead, err)
 	}
+	s.watch(began, uptime(), list)
 	return list, nil
+}
+
+// watch lets the watcher see what was read, so that whoever waits for a lease has
+// waited since then.
+func (s *Store) watch(began, ended time.Duration, rows []Node) {
+	sightings := make([]lane.Sighting, len(rows))
+	for i, row := range rows {
+		sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat}
+	}
+	s.watcher.mu.Lock()
+	defer s.watcher.mu.Unlock()
+	s.watcher.Read(began, ended, sightings)
+}
+
+// Renounce ends the lane of this store, as when its lease is over: all its shards
+// are fenced, and the next Acquire opens another lane. Others need not wait then.
+func (s *Store) Renounce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.own
+	if own == nil || own.lost || s.closed.Load() {
+		return
+	}
+	own.lost = true
+	s.changed.Broadcast()
+	s.wg.Go(func() { s.settle(own) })
 }
 
 // Leave removes the row of a node that has released its shards.

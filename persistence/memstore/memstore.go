@@ -185,6 +185,9 @@ func (w *write) DeleteRange(from, to []byte) {
 	w.changes = append(w.changes, change{key: string(from), end: string(to), ranged: true})
 }
 
+// Stage implements persistence.SortedWrite.
+func (w *write) Stage() error { return w.Commit() }
+
 // Commit implements persistence.SortedWrite.
 func (w *write) Commit() error {
 	d := w.view.disk

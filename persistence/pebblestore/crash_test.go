@@ -25,7 +25,8 @@ var (
 const (
 	crashShards  = 2
 	crashCommits = 40
-	crashSample  = 11 // one in so many operations, unless all
+	crashSample  = 11  // one in so many operations, unless all
+	crashEntry   = "e" // of the catalogue, reserved ahead of every commit
 )
 
 // crashed is what the disk may hold after a crash, and what had been answered.
@@ -119,7 +120,10 @@ func crashRun(t *testing.T) (cases []crashed, ops int) {
 
 	store := must(pebblestore.Open("/parent/data", crashOptions(fs)))(t)
 	heads := must(store.Acquire(t.Context(), []nola.ShardID{0, 1}))(t)
+	version := uint64(0)
 	for n := 1; n <= crashCommits; n++ {
+		entry := persistence.ScheduleEntry{Namespace: "n", ID: crashEntry, Incarnation: uint64(n)}
+		version = must(persistence.Catalog{Store: store}.ReserveScheduleEntry(t.Context(), version, entry))(t)
 		var batches []*persistence.Batch
 		for _, head := range heads {
 			b := new(persistence.Batch)
@@ -169,9 +173,14 @@ func crashCheck(t *testing.T, c crashed) {
 	if heads[0].Seq != heads[1].Seq {
 		t.Errorf("one write of both shards survived in part: %+v", heads)
 	}
+	reserved, _, err := persistence.Catalog{Store: store}.ScheduleEntry(t.Context(), "n", crashEntry)
+	ok(t, err)
 	r := persistence.Reader{Store: store}
 	for _, head := range heads {
 		n := int(head.Seq)
+		if have := int(reserved.Incarnation); have != n && have != n+1 {
+			t.Errorf("shard %d has %d commits, what was reserved last is %d", head.Shard, n, have)
+		}
 		if n < c.answered || n > c.answered+1 {
 			t.Errorf("shard %d has %d commits", head.Shard, n)
 		}

@@ -311,6 +311,14 @@ func (w *write) Commit() error {
 	return w.err
 }
 
+// Stage implements persistence.SortedWrite. There is one log, and a crash keeps a
+// beginning of it.
+func (w *write) Stage() error {
+	w.keep(w.b.Commit(pebble.NoSync))
+	w.keep(w.b.Close())
+	return w.err
+}
+
 // logger hands Pebble's messages on, and the fatal ones to whoever ends the
 // process.
 type logger struct {

@@ -55,6 +55,7 @@ func Run(t *testing.T, open Open) {
 		{"Listings", testListings},
 		{"Objects", testObjects},
 		{"CatalogCAS", testCatalogCAS},
+		{"CatalogReserve", testCatalogReserve},
 		{"CatalogRecords", testCatalogRecords},
 		{"ReadsDuringCommits", testReadsDuringCommits},
 		{"Reopen", testReopen},
@@ -901,6 +902,37 @@ func testCatalogCAS(t *testing.T, s *suite) {
 		}
 	}
 	equal(t, "winners", n, 1)
+}
+
+func testCatalogReserve(t *testing.T, s *suite) {
+	ctx := t.Context()
+	reserve := func(version uint64, value []byte, want error) uint64 {
+		t.Helper()
+		v, err := s.store.CatalogReserve(ctx, persistence.SpaceSchedule, "k", version, value)
+		if !errors.Is(err, want) {
+			t.Errorf("reserve at version %d: %v, want %v", version, err, want)
+		}
+		return v
+	}
+	reserve(9, []byte("x"), persistence.ErrConflict)
+	v1 := reserve(0, []byte("1"), nil)
+	reserve(0, []byte("x"), persistence.ErrConflict)
+	v2 := reserve(v1, []byte("2"), nil)
+	if v2 == v1 {
+		t.Errorf("version %d was given twice", v2)
+	}
+	is := func(when string) {
+		t.Helper()
+		value, version, err := s.store.CatalogGet(ctx, persistence.SpaceSchedule, "k")
+		s.ok(err)
+		equal(t, when, string(value), "2")
+		equal(t, when+", version", version, v2)
+	}
+	is("at once")
+	s.commit(Shard, func(b *persistence.Batch) { b.PutState(Actor, "k", []byte("v")) })
+	s.reopen()
+	is("after what followed it")
+	equal(t, "what followed", s.state("k"), "v")
 }
 
 func testCatalogRecords(t *testing.T, s *suite) {

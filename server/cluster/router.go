@@ -289,7 +289,7 @@ func (m *Member) TailLogs(ctx context.Context, ref nola.ActorRef, limit int, fn 
 		if err != nil {
 			return l.failed(err, false)
 		}
-		defer stream.Close()
+		defer func() { _ = stream.Close() }() // what it has to say, Err says
 		for stream.Receive() {
 			if e := stream.Msg().GetError(); e != nil {
 				return errorOf(e)

@@ -66,6 +66,7 @@ type Activation struct {
 	fresh     bool // the instance must be replaced before the next turn
 
 	used         time.Time
+	number       uint64 // of the next turn
 	turns, steps uint64
 	bytes        int64
 	prev, next   *Activation
@@ -458,7 +459,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	a.running = true
 	s.turns++
 	if c.order != nil {
-		a.turn = Turn{Act: a, Number: a.turns, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
+		a.turn = Turn{Act: a, Number: a.number, Order: c.order, Now: s.now, epoch: s.epoch, dep: a.dep}
 		out.Turns = append(out.Turns, &a.turn)
 		return
 	}
@@ -470,7 +471,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 		inv = &d
 		c.Inv = inv
 	}
-	a.turn = Turn{Act: a, Number: a.turns, Call: c, Now: s.now, Fresh: a.fresh, epoch: s.epoch, dep: max(a.dep, c.Dep)}
+	a.turn = Turn{Act: a, Number: a.number, Call: c, Now: s.now, Fresh: a.fresh, epoch: s.epoch, dep: max(a.dep, c.Dep)}
 	a.fresh = false
 	if c.origin == fromSchedule {
 		c.sched.carry(&a.turn)
@@ -612,7 +613,20 @@ func (s *Shard) rest(a *Activation, out *Output) {
 		s.stop(a, out)
 		return
 	}
+	if a.wokenOnce() {
+		s.shutdown(a, "idle", out)
+		return
+	}
 	s.idle.add(a)
+}
+
+// wokenOnce reports whether a holds an instance for the one turn it has had, which
+// nobody waited for. Most who are woken so go back to sleep for long, often many
+// at one instant: each would get an instance of its own, and take it from actors
+// that are called. Who has another turn soon keeps its instance from then on.
+func (a *Activation) wokenOnce() bool {
+	c := a.turn.Call
+	return a.turns == 1 && c != nil && c.origin != fromCaller && a.bytes > 0
 }
 
 func (s *Shard) touch(a *Activation) {
@@ -713,9 +727,14 @@ func (s *Shard) passivate(a *Activation, reason string, out *Output) {
 		s.stop(a, out)
 		return
 	}
+	s.shutdown(a, reason, out)
+}
+
+// shutdown has the guest of an idle activation told, and its instance ended.
+func (s *Shard) shutdown(a *Activation, reason string, out *Output) {
 	a.running = true
 	s.turns++
-	a.turn = Turn{Act: a, Number: a.turns, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
+	a.turn = Turn{Act: a, Number: a.number, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
 	out.Turns = append(out.Turns, &a.turn)
 }
 

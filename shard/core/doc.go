@@ -11,7 +11,8 @@
 // # How state moves
 //
 // An actor in memory is an [Activation]. It is loading, then idle or running a
-// turn; it ends by passivation or with the shard. A turn reads what all turns
+// turn; it ends by passivation or with the shard. One that was woken for a single
+// turn which nobody waited for stays, but without an instance. A turn reads what all turns
 // before it left, committed or not; what it did is folded into the open group
 // at its end. Groups commit in order, one at a time. An answer waits in the
 // gate until the group that holds its cause is durable.

@@ -16,8 +16,8 @@ type Turn struct {
 	// Number tells the turn from the others of its activation; later ones have
 	// greater numbers.
 	Number uint64
-	// Shutdown, if set, is the reason of a passivation: the guest is told, Call
-	// is nil.
+	// Shutdown, if set, is the reason why the actor's instance goes: the guest is
+	// told, Call is nil.
 	Shutdown string
 	// Order, if set, is what is done without the guest; Call is nil.
 	Order *Order
@@ -83,9 +83,13 @@ func (t *Turn) step(s *Shard, out *Output) {
 	}
 	a.running = false
 	s.turns--
-	a.turns++
+	a.number++
+	if t.Shutdown == "" {
+		a.turns++
+	}
 	a.steps += t.Effects.Steps
 	a.used = s.now
+	s.setBytes(a, t.Bytes)
 	before := s.open().batch.Bytes()
 	switch c := t.Call; {
 	case t.Shutdown != "":
@@ -104,7 +108,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 		s.endCast(t, out)
 	}
 	s.folded(before)
-	s.setBytes(a, t.Bytes)
+	s.setBytes(a, t.Bytes) // again, for what a keeps may have changed
 	for _, ref := range pinned {
 		if sc := s.schedules[ref]; sc != nil {
 			s.evict(sc)

@@ -161,7 +161,7 @@ func (b *bench) freshKitchen(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.pushKitchen(ctx, b.kitchen); err != nil {
+	if err := n.pushKitchen(ctx, namespace, b.kitchen); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil

@@ -30,14 +30,15 @@ const (
 // node is a server of ours with its data directory.
 type node struct {
 	*process
-	program   string
-	args      []string
-	dataDir   string
-	admin     string // address of its profiles; empty without
-	http      *http.Client
-	actors    nolav1connect.ActorServiceClient
-	modules   nolav1connect.ModuleServiceClient
-	schedules nolav1connect.ScheduleServiceClient
+	program    string
+	args       []string
+	dataDir    string
+	admin      string // address of its profiles; empty without
+	http       *http.Client
+	actors     nolav1connect.ActorServiceClient
+	modules    nolav1connect.ModuleServiceClient
+	schedules  nolav1connect.ScheduleServiceClient
+	namespaces nolav1connect.NamespaceServiceClient
 }
 
 // startNode starts a server on a fresh data directory below dir and waits until it
@@ -68,6 +69,7 @@ func startNode(ctx context.Context, program string, extra []string, dir string, 
 	n.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: manyCaller}, Timeout: 2 * answerGrace}
 	n.actors = nolav1connect.NewActorServiceClient(n.http, url, connect.WithProtoJSON())
 	n.modules = nolav1connect.NewModuleServiceClient(n.http, url, connect.WithProtoJSON())
+	n.namespaces = nolav1connect.NewNamespaceServiceClient(n.http, url)
 	n.schedules = nolav1connect.NewScheduleServiceClient(n.http, url)
 	took, err := n.start(ctx, address)
 	if err != nil {
@@ -94,7 +96,7 @@ func (n *node) close() error {
 	return errors.Join(n.stop(), os.RemoveAll(filepath.Dir(n.dataDir)))
 }
 
-func (n *node) push(ctx context.Context, name, file string, m *nolav1.ModuleManifest) error {
+func (n *node) push(ctx context.Context, namespace, name, file string, m *nolav1.ModuleManifest) error {
 	wasm, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read module %s: %w; `make guests` builds the guests", name, err)
@@ -107,11 +109,18 @@ func (n *node) push(ctx context.Context, name, file string, m *nolav1.ModuleMani
 }
 
 func (n *node) pushCounter(ctx context.Context, file string) error {
-	return n.push(ctx, counterModule, file, &nolav1.ModuleManifest{ReadonlyOperations: []string{opGet}})
+	return n.push(ctx, namespace, counterModule, file, &nolav1.ModuleManifest{ReadonlyOperations: []string{opGet}})
 }
 
-func (n *node) pushKitchen(ctx context.Context, file string) error {
-	return n.push(ctx, kitchenModule, file, &nolav1.ModuleManifest{Limits: &nolav1.ModuleLimits{
+func (n *node) createNamespace(ctx context.Context, name string) error {
+	if _, err := n.namespaces.CreateNamespace(ctx, connect.NewRequest(&nolav1.CreateNamespaceRequest{Namespace: name})); err != nil {
+		return fmt.Errorf("create namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+func (n *node) pushKitchen(ctx context.Context, namespace, file string) error {
+	return n.push(ctx, namespace, kitchenModule, file, &nolav1.ModuleManifest{Limits: &nolav1.ModuleLimits{
 		StepsPerTurn: 1 << 50, // its time is the limit
 		TurnTimeout:  durationpb.New(kitchenTurn),
 		MemoryBytes:  64 << 20,

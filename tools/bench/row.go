@@ -122,6 +122,16 @@ func notAboveRow(name, as string) target {
 	}
 }
 
+func p99OfRow(name, as string, times float64) target {
+	return target{
+		text: fmt.Sprintf("p99 <= %g x %s", times, as),
+		of: func(v view) (float64, float64, bool) {
+			o, ok := v.rows[name]
+			return v.own.latency().P99, times * o.latency().P99, ok && v.own.Latency != nil && o.Latency != nil
+		},
+	}
+}
+
 func valueAtMost(bound float64, u unit) target {
 	return target{
 		text: fmt.Sprintf("<= %g %s", bound, u),

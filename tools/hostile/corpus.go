@@ -7,7 +7,9 @@ type hostile struct {
 	Name string
 	File string
 	// At is where it ends: when it is pushed ("push"), when its memory is made
-	// ("start") or in a turn whose payload is not empty ("turn").
+	// ("start") or in a turn whose payload is not empty ("turn"). At "compile" it is
+	// within all limits and dear to compile: it may be refused for the time that
+	// takes, and otherwise answers.
 	At string
 	// Reason is the error's; empty means that the turn answers.
 	Reason string
@@ -36,7 +38,7 @@ const fewSteps = 200_000
 
 // corpus is all of them.
 func corpus() []hostile {
-	return slices.Concat(loops(), recursions(), bombs(), floods(), pointers(), traps(), starts(), pushes())
+	return slices.Concat(loops(), recursions(), bombs(), floods(), pointers(), traps(), starts(), pushes(), compileBombs())
 }
 
 // turn is a misdeed of a turn.
@@ -228,6 +230,7 @@ func pushes() []hostile {
 	push := func(name, text string, b binary) hostile {
 		return hostile{Name: "push-" + name, At: "push", Reason: invalidModule, Text: text, code: b.bytes()}
 	}
+	branches := slices.Repeat(slices.Concat(i32(1), []byte{0x04, 0x40, 0x0b}), 20_001)
 	body := func(locals [][]byte, code ...[]byte) binary {
 		return good.with(secCode, vector(function(locals, append(code, i32(1))...)))
 	}
@@ -256,6 +259,7 @@ func pushes() []hostile {
 		push("locals", "parameters and locals", body([][]byte{append(number(1<<32-1), i64t)})),
 		push("nesting", "nested deeper", body(nil, nested(10_001))),
 		push("locals-times-blocks", "their product", body([][]byte{append(number(9_000), i64t)}, slices.Repeat([]byte{0x02, 0x40, 0x0b}, 3_000))),
+		push("branches", "blocks and branches", body(nil, branches)),
 		push("long-function", "at most 2097152", body(nil, slices.Repeat([]byte{0x01}, 2<<20))),
 		push("long-number", "more than 32 bits", good.with(secFunction, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})),
 		push("unknown-import", "is unknown", good.with(secImport, vector(importOf("wasi_snapshot_preview1", "path_escape", typeNone)))),
@@ -268,5 +272,34 @@ func pushes() []hostile {
 		push("branch-out", "a branch out of", body(nil, []byte{0x0c, 1})),
 		push("wrong-types", "does not compile", body(nil, []byte{0x42, 0, 0x45, 0x1a})),
 		push("unknown-function", "does not compile", body(nil, call(1<<20))),
+	}
+}
+
+// compileBombs are within all limits, and made to take the compiler long.
+func compileBombs() []hostile {
+	bomb := func(name string, b binary) hostile {
+		return hostile{Name: "compile-" + name, At: "compile", code: b.bytes()}
+	}
+	with := func(more ...[]byte) binary { return guest(nil, more...) }
+	// manyOf is n functions beside __guest_call, none of them in the table.
+	manyOf := func(n int, f []byte) binary {
+		b := guest(nil)
+		kinds := append([][]byte{{typeCall}}, slices.Repeat([][]byte{{typeNone}}, n)...)
+		call := function(nil, local(1), []byte{0x45, 0x04, 0x40}, i32(answerAt), i32(2), call(guestResponse), i32(1), []byte{0x0f, 0x0b}, i32(1))
+		return b.with(secFunction, vector(kinds...)).with(secCode, vector(append([][]byte{call}, slices.Repeat([][]byte{f}, n)...)...))
+	}
+	arithmetic := slices.Concat(local(0), i32(7), []byte{0x6c}, i32(9), []byte{0x6a, 0x21, 0})
+	table := slices.Concat([]byte{0x02, 0x40}, i32(3), []byte{0x0e}, number(100_000), slices.Repeat([]byte{0}, 100_001), []byte{0x0b})
+	deep := slices.Concat(slices.Repeat([]byte{0x02, 0x40}, 9_000), slices.Repeat([]byte{0x0b}, 9_000))
+	branches := func(n int) []byte { return slices.Repeat(slices.Concat(i32(1), []byte{0x04, 0x40, 0x05, 0x0b}), n) }
+	locals := [][]byte{append(number(1_000), i64t)}
+	return []hostile{
+		bomb("many-functions", manyOf(90_000, function(nil))),
+		bomb("many-bodies", manyOf(2_000, function([][]byte{append(number(1), i32t)}, slices.Repeat(arithmetic, 50)))),
+		bomb("long-body", with(function([][]byte{append(number(1), i32t)}, slices.Repeat(arithmetic, 100_000)))),
+		bomb("large-br-table", with(function(nil, table))),
+		bomb("deep-blocks", with(function(nil, deep))),
+		bomb("many-branches", with(function(nil, branches(19_000)))),
+		bomb("many-locals", with(function(locals, slices.Repeat(slices.Concat([]byte{0x20}, number(999), []byte{0x21, 0}), 50_000)))),
 	}
 }

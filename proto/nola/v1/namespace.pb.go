@@ -79,12 +79,15 @@ func (NamespaceState) EnumDescriptor() ([]byte, []int) {
 type Namespace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Namespace is its name.
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	State         NamespaceState         `protobuf:"varint,2,opt,name=state,proto3,enum=nola.v1.NamespaceState" json:"state,omitempty"`
-	Description   string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
-	Updated       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	Namespace   string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	State       NamespaceState         `protobuf:"varint,2,opt,name=state,proto3,enum=nola.v1.NamespaceState" json:"state,omitempty"`
+	Description string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	Labels      map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Created     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
+	Updated     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	// Limits are upper bounds of what the manifests of its modules may ask for.
+	// Zero bounds nothing.
+	Limits        *ModuleLimits `protobuf:"bytes,20,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -161,11 +164,20 @@ func (x *Namespace) GetUpdated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Namespace) GetLimits() *ModuleLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 type CreateNamespaceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Namespace   string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Labels      map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Limits are upper bounds for its modules; zero bounds nothing.
+	Limits        *ModuleLimits `protobuf:"bytes,20,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +229,13 @@ func (x *CreateNamespaceRequest) GetDescription() string {
 func (x *CreateNamespaceRequest) GetLabels() map[string]string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateNamespaceRequest) GetLimits() *ModuleLimits {
+	if x != nil {
+		return x.Limits
 	}
 	return nil
 }
@@ -463,9 +482,13 @@ type UpdateNamespaceRequest struct {
 	Namespace   string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	Labels      map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Update_mask names what to change: "description", "labels". Without it
-	// both take the values given here.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Update_mask names what to change: "description", "labels", "limits". Without
+	// it description and labels take the values given here.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Limits replace all those there were. A module whose manifest says nothing of a
+	// limit takes what the namespace allows if its default is above that; so does, from
+	// now on, a module that was pushed with a higher one.
+	Limits        *ModuleLimits `protobuf:"bytes,20,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +547,13 @@ func (x *UpdateNamespaceRequest) GetLabels() map[string]string {
 func (x *UpdateNamespaceRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	if x != nil {
 		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateNamespaceRequest) GetLimits() *ModuleLimits {
+	if x != nil {
+		return x.Limits
 	}
 	return nil
 }
@@ -656,21 +686,23 @@ var File_nola_v1_namespace_proto protoreflect.FileDescriptor
 
 const file_nola_v1_namespace_proto_rawDesc = "" +
 	"\n" +
-	"\x17nola/v1/namespace.proto\x12\anola.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x02\n" +
+	"\x17nola/v1/namespace.proto\x12\anola.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14nola/v1/module.proto\"\x88\x03\n" +
 	"\tNamespace\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12-\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.nola.v1.NamespaceStateR\x05state\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x126\n" +
 	"\x06labels\x18\x04 \x03(\v2\x1e.nola.v1.Namespace.LabelsEntryR\x06labels\x124\n" +
 	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a9\n" +
+	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12-\n" +
+	"\x06limits\x18\x14 \x01(\v2\x15.nola.v1.ModuleLimitsR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbc\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x02\n" +
 	"\x16CreateNamespaceRequest\x12K\n" +
 	"\tnamespace\x18\x01 \x01(\tB-\xbaH*r(\x10\x01\x18\x80\x012!^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$R\tnamespace\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\vdescription\x12n\n" +
-	"\x06labels\x18\x03 \x03(\v2+.nola.v1.CreateNamespaceRequest.LabelsEntryB)\xbaH&\x9a\x01#\x10 \"\x18r\x16\x10\x01(\x80\x022\x0f^[^\\p{Cc}=\\s]+$*\x05r\x03(\x80\x02R\x06labels\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v2+.nola.v1.CreateNamespaceRequest.LabelsEntryB)\xbaH&\x9a\x01#\x10 \"\x18r\x16\x10\x01(\x80\x022\x0f^[^\\p{Cc}=\\s]+$*\x05r\x03(\x80\x02R\x06labels\x12-\n" +
+	"\x06limits\x18\x14 \x01(\v2\x15.nola.v1.ModuleLimitsR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
@@ -689,13 +721,14 @@ const file_nola_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\v2\x12.nola.v1.NamespaceR\n" +
 	"namespaces\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcd\x03\n" +
 	"\x16UpdateNamespaceRequest\x12K\n" +
 	"\tnamespace\x18\x01 \x01(\tB-\xbaH*r(\x10\x01\x18\x80\x012!^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$R\tnamespace\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\vdescription\x12n\n" +
-	"\x06labels\x18\x03 \x03(\v2+.nola.v1.UpdateNamespaceRequest.LabelsEntryB)\xbaH&\x9a\x01#\x10 \"\x18r\x16\x10\x01(\x80\x022\x0f^[^\\p{Cc}=\\s]+$*\x05r\x03(\x80\x02R\x06labels\x12X\n" +
-	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskB\x1b\xbaH\x18\xe2\x01\x15\x12\vdescription\x12\x06labelsR\n" +
-	"updateMask\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v2+.nola.v1.UpdateNamespaceRequest.LabelsEntryB)\xbaH&\x9a\x01#\x10 \"\x18r\x16\x10\x01(\x80\x022\x0f^[^\\p{Cc}=\\s]+$*\x05r\x03(\x80\x02R\x06labels\x12`\n" +
+	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskB#\xbaH \xe2\x01\x1d\x12\vdescription\x12\x06labels\x12\x06limitsR\n" +
+	"updateMask\x12-\n" +
+	"\x06limits\x18\x14 \x01(\v2\x15.nola.v1.ModuleLimitsR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
@@ -747,35 +780,39 @@ var file_nola_v1_namespace_proto_goTypes = []any{
 	nil,                             // 13: nola.v1.CreateNamespaceRequest.LabelsEntry
 	nil,                             // 14: nola.v1.UpdateNamespaceRequest.LabelsEntry
 	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),   // 16: google.protobuf.FieldMask
+	(*ModuleLimits)(nil),            // 16: nola.v1.ModuleLimits
+	(*fieldmaskpb.FieldMask)(nil),   // 17: google.protobuf.FieldMask
 }
 var file_nola_v1_namespace_proto_depIdxs = []int32{
 	0,  // 0: nola.v1.Namespace.state:type_name -> nola.v1.NamespaceState
 	12, // 1: nola.v1.Namespace.labels:type_name -> nola.v1.Namespace.LabelsEntry
 	15, // 2: nola.v1.Namespace.created:type_name -> google.protobuf.Timestamp
 	15, // 3: nola.v1.Namespace.updated:type_name -> google.protobuf.Timestamp
-	13, // 4: nola.v1.CreateNamespaceRequest.labels:type_name -> nola.v1.CreateNamespaceRequest.LabelsEntry
-	1,  // 5: nola.v1.CreateNamespaceResponse.namespace:type_name -> nola.v1.Namespace
-	1,  // 6: nola.v1.GetNamespaceResponse.namespace:type_name -> nola.v1.Namespace
-	1,  // 7: nola.v1.ListNamespacesResponse.namespaces:type_name -> nola.v1.Namespace
-	14, // 8: nola.v1.UpdateNamespaceRequest.labels:type_name -> nola.v1.UpdateNamespaceRequest.LabelsEntry
-	16, // 9: nola.v1.UpdateNamespaceRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 10: nola.v1.UpdateNamespaceResponse.namespace:type_name -> nola.v1.Namespace
-	2,  // 11: nola.v1.NamespaceService.CreateNamespace:input_type -> nola.v1.CreateNamespaceRequest
-	4,  // 12: nola.v1.NamespaceService.GetNamespace:input_type -> nola.v1.GetNamespaceRequest
-	6,  // 13: nola.v1.NamespaceService.ListNamespaces:input_type -> nola.v1.ListNamespacesRequest
-	8,  // 14: nola.v1.NamespaceService.UpdateNamespace:input_type -> nola.v1.UpdateNamespaceRequest
-	10, // 15: nola.v1.NamespaceService.DeleteNamespace:input_type -> nola.v1.DeleteNamespaceRequest
-	3,  // 16: nola.v1.NamespaceService.CreateNamespace:output_type -> nola.v1.CreateNamespaceResponse
-	5,  // 17: nola.v1.NamespaceService.GetNamespace:output_type -> nola.v1.GetNamespaceResponse
-	7,  // 18: nola.v1.NamespaceService.ListNamespaces:output_type -> nola.v1.ListNamespacesResponse
-	9,  // 19: nola.v1.NamespaceService.UpdateNamespace:output_type -> nola.v1.UpdateNamespaceResponse
-	11, // 20: nola.v1.NamespaceService.DeleteNamespace:output_type -> nola.v1.DeleteNamespaceResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	16, // 4: nola.v1.Namespace.limits:type_name -> nola.v1.ModuleLimits
+	13, // 5: nola.v1.CreateNamespaceRequest.labels:type_name -> nola.v1.CreateNamespaceRequest.LabelsEntry
+	16, // 6: nola.v1.CreateNamespaceRequest.limits:type_name -> nola.v1.ModuleLimits
+	1,  // 7: nola.v1.CreateNamespaceResponse.namespace:type_name -> nola.v1.Namespace
+	1,  // 8: nola.v1.GetNamespaceResponse.namespace:type_name -> nola.v1.Namespace
+	1,  // 9: nola.v1.ListNamespacesResponse.namespaces:type_name -> nola.v1.Namespace
+	14, // 10: nola.v1.UpdateNamespaceRequest.labels:type_name -> nola.v1.UpdateNamespaceRequest.LabelsEntry
+	17, // 11: nola.v1.UpdateNamespaceRequest.update_mask:type_name -> google.protobuf.FieldMask
+	16, // 12: nola.v1.UpdateNamespaceRequest.limits:type_name -> nola.v1.ModuleLimits
+	1,  // 13: nola.v1.UpdateNamespaceResponse.namespace:type_name -> nola.v1.Namespace
+	2,  // 14: nola.v1.NamespaceService.CreateNamespace:input_type -> nola.v1.CreateNamespaceRequest
+	4,  // 15: nola.v1.NamespaceService.GetNamespace:input_type -> nola.v1.GetNamespaceRequest
+	6,  // 16: nola.v1.NamespaceService.ListNamespaces:input_type -> nola.v1.ListNamespacesRequest
+	8,  // 17: nola.v1.NamespaceService.UpdateNamespace:input_type -> nola.v1.UpdateNamespaceRequest
+	10, // 18: nola.v1.NamespaceService.DeleteNamespace:input_type -> nola.v1.DeleteNamespaceRequest
+	3,  // 19: nola.v1.NamespaceService.CreateNamespace:output_type -> nola.v1.CreateNamespaceResponse
+	5,  // 20: nola.v1.NamespaceService.GetNamespace:output_type -> nola.v1.GetNamespaceResponse
+	7,  // 21: nola.v1.NamespaceService.ListNamespaces:output_type -> nola.v1.ListNamespacesResponse
+	9,  // 22: nola.v1.NamespaceService.UpdateNamespace:output_type -> nola.v1.UpdateNamespaceResponse
+	11, // 23: nola.v1.NamespaceService.DeleteNamespace:output_type -> nola.v1.DeleteNamespaceResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_namespace_proto_init() }
@@ -783,6 +820,7 @@ func file_nola_v1_namespace_proto_init() {
 	if File_nola_v1_namespace_proto != nil {
 		return
 	}
+	file_nola_v1_module_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

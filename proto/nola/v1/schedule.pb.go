@@ -5049,7 +5049,7 @@ var File_nola_v1_schedule_proto protoreflect.FileDescriptor
 
 const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\n" +
-	"\x16nola/v1/schedule.proto\x12\anola.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13nola/v1/actor.proto\x1a\x13nola/v1/error.proto\"\xfd\x06\n" +
+	"\x16nola/v1/schedule.proto\x12\anola.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13nola/v1/actor.proto\x1a\x13nola/v1/error.proto\"\xae\a\n" +
 	"\bSchedule\x12L\n" +
 	"\tnamespace\x18\x01 \x01(\tB.\xbaH+r)\x18\x80\x012$^([a-z0-9]([a-z0-9._-]*[a-z0-9])?)?$R\tnamespace\x129\n" +
 	"\vschedule_id\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x10\x01(\x80\x022\f^[^\\p{Cc}]+$R\n" +
@@ -5063,8 +5063,8 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\x04info\x18\t \x01(\v2\x15.nola.v1.ScheduleInfoB\x06\xbaH\x03\xd8\x01\x03R\x04info\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xbe\x02\xbaH\xba\x02\x1a\xb7\x02\n" +
-	"\x19schedule.target_namespace\x129the target actor must be in the namespace of the schedule\x1a\xde\x01!has(this.target) || !has(this.target.actor) || (this.target.actor.namespace == '' ? (this.namespace == '' ? 'default' : this.namespace) : this.target.actor.namespace) == (this.namespace == '' ? 'default' : this.namespace)\"\x9e\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xef\x02\xbaH\xeb\x02\x1a\xe8\x02\n" +
+	"\x19schedule.target_namespace\x129the target actor must be in the namespace of the schedule\x1a\x8f\x02this.target.actor.namespace == this.namespace || !has(this.target) || !has(this.target.actor) || (this.target.actor.namespace == '' ? (this.namespace == '' ? 'default' : this.namespace) : this.target.actor.namespace) == (this.namespace == '' ? 'default' : this.namespace)\"\x9e\x01\n" +
 	"\x0eScheduleTarget\x12/\n" +
 	"\x05actor\x18\x01 \x01(\v2\x11.nola.v1.ActorRefB\x06\xbaH\x03\xc8\x01\x01R\x05actor\x126\n" +
 	"\toperation\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x10\x01(\x80\x012\f^[^\\p{Cc}]+$R\toperation\x12#\n" +
@@ -5215,13 +5215,13 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\x0fScheduleWarning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\"\xd6\x04\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\"\xb4\x04\n" +
 	"\x15CreateScheduleRequest\x125\n" +
 	"\bschedule\x18\x01 \x01(\v2\x11.nola.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01R\bschedule\x12'\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\trequestId:\xdc\x03\xbaH\xd8\x03\x1ao\n" +
-	"\x1ecreate_schedule_request.target\x12\x1bschedule.target is required\x1a0!has(this.schedule) || has(this.schedule.target)\x1a\xe4\x02\n" +
-	"\x1ccreate_schedule_request.spec\x12Yschedule.spec needs at least one entry: cron, calendar, interval, calendar_interval or at\x1a\xe8\x01!has(this.schedule) || (has(this.schedule.spec) && size(this.schedule.spec.cron) + size(this.schedule.spec.calendar) + size(this.schedule.spec.interval) + size(this.schedule.spec.calendar_interval) + size(this.schedule.spec.at) > 0)\"}\n" +
+	"request_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\trequestId:\xba\x03\xbaH\xb6\x03\x1ao\n" +
+	"\x1ecreate_schedule_request.target\x12\x1bschedule.target is required\x1a0has(this.schedule.target) || !has(this.schedule)\x1a\xc2\x02\n" +
+	"\x1ccreate_schedule_request.spec\x12Yschedule.spec needs at least one entry: cron, calendar, interval, calendar_interval or at\x1a\xc6\x01has(this.schedule.spec.cron) || has(this.schedule.spec.interval) || has(this.schedule.spec.at) || has(this.schedule.spec.calendar) || has(this.schedule.spec.calendar_interval) || !has(this.schedule)\"}\n" +
 	"\x16CreateScheduleResponse\x12-\n" +
 	"\bschedule\x18\x01 \x01(\v2\x11.nola.v1.ScheduleR\bschedule\x124\n" +
 	"\bwarnings\x18\x02 \x03(\v2\x18.nola.v1.ScheduleWarningR\bwarnings\"\x9d\x01\n" +

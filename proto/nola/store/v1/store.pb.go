@@ -3391,6 +3391,7 @@ type Namespace struct {
 	Updated       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=updated" json:"updated,omitempty"`
 	Description   string                 `protobuf:"bytes,5,opt,name=description" json:"description,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Limits        *Limits                `protobuf:"bytes,20,opt,name=limits" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3463,6 +3464,13 @@ func (x *Namespace) GetDescription() string {
 func (x *Namespace) GetLabels() map[string]string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *Namespace) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
 	}
 	return nil
 }
@@ -4355,14 +4363,15 @@ const file_nola_store_v1_store_proto_rawDesc = "" +
 	"\x05count\x18\v \x01(\x03R\x05count\x12\x16\n" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\r \x01(\tR\trequestId\"\xca\x02\n" +
+	"request_id\x18\r \x01(\tR\trequestId\"\xf9\x02\n" +
 	"\tNamespace\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\rR\x05state\x124\n" +
 	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x124\n" +
 	"\aupdated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12 \n" +
 	"\vdescription\x18\x05 \x01(\tR\vdescription\x12<\n" +
-	"\x06labels\x18\x06 \x03(\v2$.nola.store.v1.Namespace.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x06 \x03(\v2$.nola.store.v1.Namespace.LabelsEntryR\x06labels\x12-\n" +
+	"\x06limits\x18\x14 \x01(\v2\x15.nola.store.v1.LimitsR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
@@ -4571,19 +4580,20 @@ var file_nola_store_v1_store_proto_depIdxs = []int32{
 	48, // 83: nola.store.v1.Namespace.created:type_name -> google.protobuf.Timestamp
 	48, // 84: nola.store.v1.Namespace.updated:type_name -> google.protobuf.Timestamp
 	46, // 85: nola.store.v1.Namespace.labels:type_name -> nola.store.v1.Namespace.LabelsEntry
-	48, // 86: nola.store.v1.ModuleVersion.created:type_name -> google.protobuf.Timestamp
-	39, // 87: nola.store.v1.ModuleVersion.manifest:type_name -> nola.store.v1.Manifest
-	47, // 88: nola.store.v1.Manifest.env:type_name -> nola.store.v1.Manifest.EnvEntry
-	40, // 89: nola.store.v1.Manifest.limits:type_name -> nola.store.v1.Limits
-	3,  // 90: nola.store.v1.ScheduleEntry.target:type_name -> nola.store.v1.Ref
-	48, // 91: nola.store.v1.ScheduleEntry.created:type_name -> google.protobuf.Timestamp
-	26, // 92: nola.store.v1.CalendarEntry.calendar:type_name -> nola.store.v1.Calendar
-	48, // 93: nola.store.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	94, // [94:94] is the sub-list for method output_type
-	94, // [94:94] is the sub-list for method input_type
-	94, // [94:94] is the sub-list for extension type_name
-	94, // [94:94] is the sub-list for extension extendee
-	0,  // [0:94] is the sub-list for field type_name
+	40, // 86: nola.store.v1.Namespace.limits:type_name -> nola.store.v1.Limits
+	48, // 87: nola.store.v1.ModuleVersion.created:type_name -> google.protobuf.Timestamp
+	39, // 88: nola.store.v1.ModuleVersion.manifest:type_name -> nola.store.v1.Manifest
+	47, // 89: nola.store.v1.Manifest.env:type_name -> nola.store.v1.Manifest.EnvEntry
+	40, // 90: nola.store.v1.Manifest.limits:type_name -> nola.store.v1.Limits
+	3,  // 91: nola.store.v1.ScheduleEntry.target:type_name -> nola.store.v1.Ref
+	48, // 92: nola.store.v1.ScheduleEntry.created:type_name -> google.protobuf.Timestamp
+	26, // 93: nola.store.v1.CalendarEntry.calendar:type_name -> nola.store.v1.Calendar
+	48, // 94: nola.store.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	95, // [95:95] is the sub-list for method output_type
+	95, // [95:95] is the sub-list for method input_type
+	95, // [95:95] is the sub-list for extension type_name
+	95, // [95:95] is the sub-list for extension extendee
+	0,  // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_nola_store_v1_store_proto_init() }

@@ -1,0 +1,120 @@
+package shard_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nolaproject/nola"
+)
+
+// spinFor has actors of a namespace run endless turns until the node ends. It
+// returns when all of them have begun.
+func (w *world) spinFor(wg *sync.WaitGroup, namespace string, n int) {
+	w.t.Helper()
+	for i := range n {
+		wg.Go(func() {
+			_, err := w.m.Invoke(context.Background(), &nola.Invocation{
+				Target: nola.ActorRef{Namespace: namespace, Type: "t", ID: fmt.Sprint(i)}, Operation: "spin",
+				Deadline: time.Now().Add(nola.CallTimeoutMax),
+			})
+			if err == nil {
+				w.t.Error("an endless turn has ended")
+			}
+		})
+	}
+	eventually(w.t, "all turns have begun", func() bool { return w.code.spinning.Load() >= int64(n) })
+}
+
+// TestSpinningNamespaceKeepsItsShare has endless turns of one namespace, few of them
+// and many, compete with one long turn of another for the only token: it takes as
+// many steps as all of those together.
+func TestSpinningNamespaceKeepsItsShare(t *testing.T) {
+	const slices = 4000
+	for _, spinners := range []int{2, 12} {
+		t.Run(fmt.Sprint(spinners, " spinning"), func(t *testing.T) {
+			w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 1 })
+			var wg sync.WaitGroup
+			w.spinFor(&wg, "loud", spinners)
+			loud := w.code.spun("loud")
+			before := loud.Load()
+			_, err := w.m.Invoke(context.Background(), &nola.Invocation{
+				Target: nola.ActorRef{Namespace: "quiet", Type: "t", ID: "a"}, Operation: "spin", Payload: []byte(fmt.Sprint(slices)),
+				Deadline: time.Now().Add(nola.CallTimeoutMax),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := loud.Load() - before
+			w.close()
+			wg.Wait()
+			t.Logf("quiet took %d slices, loud %d", slices, took)
+			if took > slices*3/2 {
+				t.Errorf("loud took %d slices beside %d of quiet, want about as many", took, slices)
+			}
+		})
+	}
+}
+
+// TestLongTurnsKeepNoOtherWorkWaiting has endless turns that nobody waits for
+// fill a namespace. What another namespace casts arrives.
+func TestLongTurnsKeepNoOtherWorkWaiting(t *testing.T) {
+	w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 2 })
+	const spinners = 60
+	for i := range spinners {
+		if _, err := w.m.Cast(context.Background(), &nola.Invocation{Target: nola.ActorRef{Namespace: "loud", Type: "t", ID: fmt.Sprint(i)}, Operation: "spin"}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all turns have begun", func() bool { return w.code.spinning.Load() >= spinners })
+	for i := range 20 {
+		if _, err := w.m.Cast(context.Background(), &nola.Invocation{Target: ref(fmt.Sprint("b", i%4)), Operation: "inc"}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 {
+		eventually(t, "the casts have arrived", func() bool { return w.must(fmt.Sprint("b", i), "get", "") == "5" })
+	}
+}
+
+// TestTurnLeavesTheLineAtItsDeadline has a turn wait for a token, in its midst or
+// before it begins, until its deadline passes. The guest itself does not look at
+// the time.
+func TestTurnLeavesTheLineAtItsDeadline(t *testing.T) {
+	w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 2 })
+	var wg sync.WaitGroup
+	w.spinFor(&wg, "default", 20)
+	for i := range 4 {
+		_, err := w.m.Invoke(context.Background(), &nola.Invocation{Target: ref(fmt.Sprint("late", i)), Operation: "spin", Deadline: time.Now().Add(20 * time.Millisecond)})
+		if reason(err) != nola.ReasonDeadlineExceeded {
+			t.Errorf("the turn ended with %v", err)
+		}
+	}
+	w.close()
+	wg.Wait()
+}
+
+// TestLongTurnRests has a long turn run alone, which must not rest, and beside
+// short ones, for which it must.
+func TestLongTurnRests(t *testing.T) {
+	var rests atomic.Int64
+	w := newWorld(t, 4, func(w *world) {
+		w.cfg.Tokens = 2
+		w.cfg.Events.Rested = func(nola.ActorRef) { rests.Add(1) }
+	})
+	w.must("long", "spin", "100")
+	if n := rests.Load(); n != 0 {
+		t.Errorf("alone, the turn rested %d times", n)
+	}
+	var wg sync.WaitGroup
+	w.spinFor(&wg, "loud", 1)
+	eventually(t, "the long turn rests", func() bool {
+		w.must("short", "inc", "")
+		return rests.Load() > 0
+	})
+	w.close()
+	wg.Wait()
+}
