@@ -136,6 +136,6 @@ func (d *directory) Claim(ctx context.Context, node string, from cluster.ShardRo
 }
 
 // Release gives a shard away.
-func (d *directory) Release(ctx context.Context, shard nola.ShardID, _ nola.Epoch, to string) error {
-	return d.store.Release(ctx, shard, to)
+func (d *directory) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error {
+	return d.store.Release(ctx, shard, epoch, to)
 }
