@@ -105,9 +105,7 @@ func (s *Store) Renounce() {
 	if own == nil || own.lost || s.closed.Load() {
 		return
 	}
-	own.lost = true
-	s.changed.Broadcast()
-	s.wg.Go(func() { s.settle(own) })
+	s.lose(own)
 }
 
 // Leave removes the row of a node that has released its shards.

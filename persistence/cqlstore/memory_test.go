@@ -354,3 +354,29 @@ func TestLateRead(t *testing.T) {
 		}
 	}
 }
+
+// TestInheritedBucket wants a bucket that an earlier tenure has entered to be
+// entered anew with the first row of this one: the owner before may be about to
+// remove the bucket that it found empty, with a timestamp of its own tenure.
+func TestInheritedBucket(t *testing.T) {
+	db := newTables()
+	m := newMemory(1, new(atomic.Int64))
+	row := persistence.DueRow{Due: time.Unix(1_800_000_000, 0), Target: nola.ActorRef{Namespace: "n", Type: "t", ID: "a"}, Kind: persistence.DueTimer}
+	b := new(persistence.Batch)
+	b.Reset(1, 2, 1)
+	b.PutDue(row)
+	lo := bucketOf(persistence.TableDue, b.Ops()[0].Key)
+	db.execute(entryWrite(1, bucketWrite{b: &bucket{table: persistence.TableDue, lo: lo}, ts: 10}))
+	m.know(persistence.TableDue, lo)
+	m.add([]lane.Effects{{Batch: b, First: 100}}, 1, time.Unix(0, 0))
+	f := m.begin()
+	for _, w := range f.writes {
+		db.execute(w)
+	}
+	f.end(nil)
+	db.execute(entryWrite(1, bucketWrite{b: &bucket{table: persistence.TableDue, lo: lo}, leave: true, ts: 50})) // of the owner before
+	prefix := []byte{byte(persistence.TableDue)}
+	if rows := db.rows(persistence.TableDue, string(prefix), string(successor(prefix))); len(rows) != 1 {
+		t.Errorf("%d rows are found after the owner before has removed the bucket, want 1", len(rows))
+	}
+}
