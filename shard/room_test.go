@@ -58,6 +58,16 @@ func TestActorsWaitForRoom(t *testing.T) {
 	}
 }
 
+// TestFirstCallHoldsOneInstance has room for one instance: the first actor of a
+// module without STARTUP, of which that is not known yet, must not need two.
+func TestFirstCallHoldsOneInstance(t *testing.T) {
+	w := newWorld(t, 4)
+	w.current = &crowded{module: w.code, most: 1}
+	if got := w.must("a", "inc", ""); got != "1" {
+		t.Errorf("it answers %q", got)
+	}
+}
+
 // TestNoRoomIsSaidInTime has actors that are busy hold all the memory there is.
 func TestNoRoomIsSaidInTime(t *testing.T) {
 	w := newWorld(t, 4)

@@ -289,6 +289,7 @@ func (r *runner) start(h *host) error {
 	if errors.Is(err, errOperationNotFound) {
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
+		g.replace(nil) // first: who waits for memory must hold none
 		if in, err = r.instantiate(h); err != nil {
 			return err
 		}
