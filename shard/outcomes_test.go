@@ -114,13 +114,23 @@ func outcomesUnderEverything(t *testing.T, seed int64) {
 		return info
 	}
 	// To look also tells the shard the new time.
-	settle := func(open string) {
+	settled := func(s nola.ScheduleRef) bool {
+		p := look(s).Progress
+		return (p.Due.IsZero() || p.Due.After(clock.now())) && len(p.Running)+len(p.Buffer)+len(p.Late) == 0
+	}
+	// linger gives what was begun some time to end. It need not: what a clock that
+	// was set back has put into the future waits for its time. settle comes last.
+	linger := func() {
+		for _, s := range refs {
+			for tries := 50; tries > 0 && s.ID != "full" && !settled(s); tries-- {
+				<-time.After(time.Millisecond)
+			}
+		}
+	}
+	settle := func() {
 		t.Helper()
 		for _, s := range refs {
-			eventually(t, fmt.Sprintf("schedule %s settles (-seed=%d)", s.ID, seed), func() bool {
-				p := look(s).Progress
-				return s.ID == open || (p.Due.IsZero() || p.Due.After(clock.now())) && len(p.Running)+len(p.Buffer)+len(p.Late) == 0
-			})
+			eventually(t, fmt.Sprintf("schedule %s settles (-seed=%d)", s.ID, seed), func() bool { return settled(s) })
 		}
 	}
 	for range 25 {
@@ -154,7 +164,7 @@ func outcomesUnderEverything(t *testing.T, seed int64) {
 			}
 			continue
 		}
-		settle("full")
+		linger()
 	}
 	faulty = false
 	close(w.code.gate("firing"))
@@ -165,9 +175,10 @@ func outcomesUnderEverything(t *testing.T, seed int64) {
 			return err
 		})
 	}
-	for range 3 { // whatever it shows now, it passes where it has been
+	clock.jump(10 * 24 * time.Hour) // whatever it shows now, it passes where it has been
+	for range 3 {
 		clock.jump(26 * time.Hour)
-		settle("")
+		settle()
 	}
 	for _, s := range refs {
 		fired := w.accounted(s, period)
