@@ -169,7 +169,16 @@ func (p *pool) idle() bool {
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || p.due.n > 0 && (p.dueBusy < p.dueMax || !p.m.called())
+	return len(p.queue) > 0 || p.due.n > 0 && p.dueBusy < p.dueRoom()
+}
+
+// dueRoom is how many workers may be at what is due: more would only wait for
+// tokens.
+func (p *pool) dueRoom() int {
+	if p.m.called() {
+		return p.dueMax
+	}
+	return 2*p.dueMax
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
