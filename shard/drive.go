@@ -175,7 +175,7 @@ func (r *runner) await(ctx context.Context, b *box, w *waiter, call *core.Call, 
 	if call != nil && !w.ran && !call.Inv.Deadline.IsZero() {
 		if v := r.m.cfg.Virtual; v != nil {
 			t := v.timer(call.Inv.Deadline, r.m.work.begin)
-			defer r.stopTimer(v, t)
+			defer r.m.stopTimer(v, t)
 			expired = t.c
 		} else {
 			t := time.NewTimer(call.Inv.Deadline.Sub(r.m.cfg.Now()))
@@ -276,7 +276,10 @@ func (m *Manager) handOn(b *box, t *core.Turn) {
 // answer wakes those whose tickets are decided, and tells of firings.
 func (m *Manager) answer(out *core.Output) {
 	for _, t := range out.Answers {
-		if w, ok := t.Shell.(*waiter); ok {
+		switch w := t.Shell.(type) {
+		case *begun:
+			w.decided()
+		case *waiter:
 			w.work.begin()
 			w.events <- nil
 			if w.work.virtual && w.state.Load() == left {
