@@ -358,13 +358,12 @@ func (t *tokens) close() {
 // that it does so in the midst of another one on this goroutine.
 func (r *runner) hold(h *host, nested bool) error {
 	namespace := h.t.Act.Ref().Namespace
-	if r.holds {
-		if r.m.tokens.waiting.Load() == 0 {
-			r.namespace = namespace
-			return nil
-		}
-		r.release()
+	// A goroutine of the pool has got its token for this turn, by mayTurn or in the line.
+	if r.holds && (r.pooled && !nested || r.m.tokens.waiting.Load() == 0) {
+		r.namespace = namespace
+		return nil
 	}
+	r.release()
 	r.namespace = namespace
 	var deadline time.Time
 	if h.t.Call != nil {
