@@ -64,9 +64,7 @@ func (a *actors) InvokeMany(ctx context.Context, stream *connect.BidiStream[nola
 		sent <- m.send(ctx)
 	}()
 	err := m.receive(ctx)
-	if err == nil {
-		m.settle(ctx)
-	}
+	m.settle(ctx) // what was begun is answered, also if the stream ends with an error
 	stop()
 	if sendErr := <-sent; err == nil {
 		err = sendErr
