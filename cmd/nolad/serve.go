@@ -66,7 +66,7 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 	f.StringVar(&set.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
 	f.StringVar(&set.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
 	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble or cql")
-	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
+	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store, or of compiled code with store cql")
 	f.StringVar(&set.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
 	set.CQL.flags(f)
 	set.Cluster.flags(f)
