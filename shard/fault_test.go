@@ -1,11 +1,9 @@
 package shard_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -209,23 +207,19 @@ func TestNestedCallsStandOnWhatIsDurable(t *testing.T) {
 				w.must("warm", "get", "") // from here on it is known that the guest has no STARTUP
 				before = w.code.turns.Load()
 				armed.Store(true)
-				var waits []func(context.Context) (nola.Result, error)
+				answered := make(chan struct{}, len(tt.steps))
 				for i, s := range tt.steps {
 					inv := &nola.Invocation{Target: ref("a"), Operation: s.op, Payload: []byte(s.payload)}
 					if s.keyed {
 						inv.Key = key(uint64(i))
 					}
-					wait, err := w.m.Begin(inv)
-					if err != nil {
+					if err := w.m.Begin(t.Context(), inv, func(nola.Result, error) { answered <- struct{}{} }); err != nil {
 						t.Fatal(err)
 					}
-					waits = append(waits, wait)
 				}
-				var wg sync.WaitGroup
-				for _, wait := range waits {
-					wg.Go(func() { _, _ = wait(context.Background()) })
+				for range tt.steps {
+					<-answered
 				}
-				wg.Wait()
 				armed.Store(false)
 				w.crash()
 				if called, seen := w.must("c", "get", ""), w.must(tt.seen, "get", ""); called != "" && seen == "" {

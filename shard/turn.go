@@ -163,7 +163,10 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	h.reset(r, b, t, g)
 	outer := r.current
 	r.current = h
-	defer func() { r.current = outer }()
+	defer func() {
+		r.current = outer
+		h.inv, h.turn = nil, nola.Turn{} // the actor may be idle for long
+	}()
 	if t.Err = r.hold(h, outer != nil); t.Err != nil {
 		if t.Shutdown != "" {
 			g.replace(nil)
