@@ -158,6 +158,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 		Store:   r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
 		Tokens: tokens, AllowedOrigins: cfg.AllowedOrigins, Virtual: cfg.clock, Logger: log,
 		Shards: shard.Config{
+			Tokens:   processors(),
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,
 			InstanceBytesMax: cfg.Limits.InstanceBytes, LogBytesMax: cfg.Limits.LogBytes,
 			Events: shard.Events{Fired: fired},
