@@ -655,6 +655,13 @@ func TestClusterPlacementRules(t *testing.T) {
 	}
 	eventually(t, "n1 has all shards", func() bool { return len(c.list[1].part.Shards()) == clusterShards })
 	l.goesOn(50)
+	eventually(t, "n1 tells of its load", func() bool {
+		list, err := c.list[0].Cluster.ListNodes(t.Context(), connect.NewRequest(&nolav1.ListNodesRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list.Msg.GetNodes()[1].GetLoad() > 0
+	})
 	if err := set("bank", map[string]string{"name": "n2"}); reasonOf(err) != nola.ReasonInvalidArgument {
 		t.Errorf("a rule against another one: %v", err)
 	}
@@ -713,6 +720,7 @@ func TestClusterLeaseLost(t *testing.T) {
 	if m.part.Ready() {
 		t.Error("a node without a lease is ready")
 	}
+	eventually(t, "it serves no shard any more", func() bool { return len(m.part.Shards()) == 0 })
 	eventually(t, "the others have its shards", func() bool {
 		for _, row := range c.list[0].part.Status().Shards {
 			if row.Node == before || row.Node == "" {
