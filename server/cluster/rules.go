@@ -24,7 +24,7 @@ const (
 	RulesMax        = 64
 	DrainedMax      = 1024
 	labelBytesMax   = 256
-	placementEvery  = 5 * time.Second // is how old a node's knowledge of it may be
+	placementEvery  = 5 * time.Second // how old a node's knowledge of it may be
 	placementTries  = 8               // of a change, when others change it too
 	preferScale     = 100
 	preferPart      = 10 // a node has that part of its weight for each rule whose preference it lacks
@@ -137,7 +137,7 @@ func (m *Member) refreshPlacement(ctx context.Context) error {
 	drained := slices.Contains(rec.Drained, m.cfg.Name)
 	switch {
 	case drained && !m.drained:
-		m.cfg.Logger.Warn("the node is drained: it serves no shard until `nolactl node drain " + m.cfg.Name + " --undo`")
+		m.cfg.Logger.Warn("the node is drained: it serves no shard until `nolactl node drain NODE --undo`", "node", m.cfg.Name)
 	case !drained && m.drained:
 		m.cfg.Logger.Info("the node is not drained any more")
 	}
@@ -200,7 +200,7 @@ func (m *Member) Drain(ctx context.Context, node string, undo bool) (NodeStatus,
 	err := m.changePlacement(ctx, func(p *persistence.Placement) error {
 		i, found := slices.BinarySearch(p.Drained, n.Name)
 		switch {
-		case at < 0 && !(undo && found):
+		case at < 0 && (!undo || !found):
 			var names []string
 			for _, n := range nodes {
 				names = append(names, n.Name)
