@@ -203,6 +203,8 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		t.Effects.Reply = reply
 	}
 	t.Effects.Steps = h.steps
+	b.turns.Add(1)
+	b.steps.Add(h.steps)
 	t.Effects.Called = h.calls > 0
 	if err != nil || t.Shutdown != "" {
 		g.replace(nil) // what it remembers is not what is committed

@@ -193,6 +193,7 @@ func openStore(ctx context.Context, cfg config, address string, log *slog.Logger
 			return nil, err
 		}
 		c.CacheBytes = cfg.Limits.CacheBytes
+		c.External = cfg.Cluster.Listen != "" // the member beats, joins and claims
 		return cqlstore.Open(ctx, c)
 	}
 	fresh := persistence.ClusterInfo{Shards: cfg.Shards}

@@ -1,15 +1,18 @@
 package cqlstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/gocql/gocql"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/lane"
 )
 
@@ -291,28 +294,14 @@ func (s *Store) tidy() {
 // Tidy trims lanes that have ended and that no shard names, and reports the first
 // error. It is done after each Acquire.
 func (s *Store) Tidy(ctx context.Context) error {
-	type entry struct {
-		id   gocql.UUID
-		node string
-	}
-	var lanes []entry
-	err := again(ctx, func() error {
-		lanes = lanes[:0]
-		iter := s.bulk.query(ctx, stmtLaneList).Iter()
-		var e entry
-		for iter.Scan(&e.id, &e.node) {
-			lanes = append(lanes, e)
-		}
-		return iter.Close()
-	})
+	lanes, err := s.lanesEntered(ctx)
 	if err != nil {
-		return describe(stmtLaneList, err)
+		return err
 	}
 	s.mu.Lock()
 	own := s.own
 	s.mu.Unlock()
-	for _, e := range lanes {
-		id := lane.ID(e.id)
+	for _, id := range lanes {
 		if own != nil && own.id == id {
 			continue
 		}
@@ -321,6 +310,57 @@ func (s *Store) Tidy(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lanesEntered answers the lanes that are not trimmed, in the order of their ids.
+func (s *Store) lanesEntered(ctx context.Context) (lanes []lane.ID, err error) {
+	err = again(ctx, func() error {
+		lanes = lanes[:0]
+		iter := s.bulk.query(ctx, stmtLaneList).Iter()
+		var id gocql.UUID
+		var node string
+		for iter.Scan(&id, &node) {
+			lanes = append(lanes, lane.ID(id))
+		}
+		return iter.Close()
+	})
+	if err != nil {
+		return nil, describe(stmtLaneList, err)
+	}
+	slices.SortFunc(lanes, func(a, b lane.ID) int { return bytes.Compare(a[:], b[:]) })
+	return lanes, nil
+}
+
+// Lanes implements [persistence.Laner].
+func (s *Store) Lanes(ctx context.Context) ([]persistence.LaneInfo, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	lanes, err := s.lanesEntered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]persistence.LaneInfo, 0, len(lanes))
+	for _, id := range lanes {
+		head, found, err := s.bulk.head(ctx, id)
+		if err != nil {
+			return nil, describe(stmtHeadRead, err)
+		}
+		if !found {
+			continue
+		}
+		info := persistence.LaneInfo{ID: id, Node: head.Node, Mode: modeName(head.Mode), Sealed: head.Sealed, Final: int64(head.FinalSeq), Unapplied: -1} //nolint:gosec // entries are few
+		if info.Final < 0 {
+			info.Final = -1
+		}
+		s.mu.Lock()
+		if own := s.own; own != nil && own.id == id && !own.lost {
+			info.Unapplied = int64(own.w.Sent() - own.appliedTo) //nolint:gosec // a ring has few
+		}
+		s.mu.Unlock()
+		list = append(list, info)
+	}
+	return list, nil
 }
 
 // trim deletes the slots of a lane whose end was decided, if no row of a shard
