@@ -285,8 +285,16 @@ func (r *runner) start(h *host) error {
 	if h.inv.Create {
 		payload = h.inv.Payload
 	}
+	steps, random := h.steps, h.random
+	if random != nil {
+		drawn := *random
+		random = &drawn
+	}
 	_, err = h.invoke(nola.OperationStartup, payload)
 	if errors.Is(err, errOperationNotFound) {
+		// The turn costs and draws what it does wherever it is known that there is
+		// no such operation.
+		h.steps, h.random = steps, random
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
 		g.replace(nil) // first: who waits for memory must hold none
