@@ -25,6 +25,8 @@ type guest struct {
 	module   nola.Module
 	version  uint64
 	host     host
+	kind     *typeUsage // nil until its first turn has been charged
+	watched  *watched   // where that was
 }
 
 // end closes the guest for good, interrupting the turn that runs.
@@ -216,8 +218,13 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	} else {
 		t.Bytes = 0
 	}
+	took, turns := time.Since(began), uint64(1)
+	if t.Shutdown != "" {
+		turns = 0 // it is the last one's end
+	}
+	m.usage.charge(g, b.id, t.Act.Ref(), cost{turns, h.steps, took - h.away})
 	if f := m.cfg.Events.Turn; f != nil && t.Shutdown == "" {
-		f(h.inv.Kind, t.Act.Ref(), time.Since(began), h.steps, err)
+		f(h.inv.Kind, t.Act.Ref(), took, h.steps, err)
 	}
 }
 
@@ -232,6 +239,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 		_, err := h.invoke(nola.OperationShutdown, h.inv.Payload)
 		if errors.Is(err, errOperationNotFound) {
 			m.starts.without.Store(startupKey{g.module, nola.OperationShutdown}, true)
+			h.steps = 0 // others are not asked, and cost nothing
 			return nil, nil
 		}
 		return nil, err
