@@ -277,7 +277,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 // start makes an instance and tells the guest that it begins to live.
 func (r *runner) start(h *host) error {
 	m, t, g := r.m, h.t, h.g
-	in, err := r.instantiate(h)
+	in, err := r.instantiate(h, g.module)
 	if err != nil {
 		return err
 	}
@@ -306,7 +306,7 @@ func (r *runner) start(h *host) error {
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
 		g.replace(nil) // first: who waits for memory must hold none
-		if in, err = r.instantiate(h); err != nil {
+		if in, err = r.instantiate(h, g.module); err != nil {
 			return err
 		}
 		g.replace(in)
