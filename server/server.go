@@ -82,6 +82,11 @@ type Shards interface {
 	Advance(ctx context.Context, to time.Time) (time.Time, error)
 	// Shards describes the shards of this node.
 	Shards() []nola.ShardInfo
+	// TypeUsage and ActorUsage answer what turns have cost on this node, in the order
+	// of names, and UsageSince since when.
+	TypeUsage() []nola.Usage
+	ActorUsage() []nola.Usage
+	UsageSince() time.Time
 }
 
 // Config says what a server serves. Store, Modules and Shards are required.

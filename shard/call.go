@@ -29,6 +29,8 @@ func (h *host) Call(c nola.OutCall) ([]byte, error) {
 		return nil, err
 	}
 	h.calls++
+	left := time.Now()
+	defer func() { h.away += time.Since(left) }()
 	inv := &nola.Invocation{
 		ID: h.derived("call", h.calls), Kind: nola.KindCall, Target: ref, Operation: c.Operation,
 		Payload: append([]byte(nil), c.Payload...), Create: c.Create, Chain: chain, Deadline: h.deadline(),

@@ -116,6 +116,7 @@ type Manager struct {
 	logs   logs
 	room   room
 	starts startups
+	usage  usage
 	work   work
 	// advancing is held by who moves virtual time.
 	advancing chan struct{}
@@ -167,6 +168,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.commit.init(&m.work)
 	m.clock.init()
 	m.room.init()
+	m.usage.init(cfg.Now(), m.info.Shards, cfg.Tokens)
 	ids := make([]nola.ShardID, m.info.Shards)
 	m.boxes = make([]*box, m.info.Shards)
 	for i := range ids {

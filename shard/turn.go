@@ -25,6 +25,8 @@ type guest struct {
 	module   nola.Module
 	version  uint64
 	host     host
+	kind     *typeUsage // nil until its first turn has been charged
+	watched  *watched   // where that was
 }
 
 // end closes the guest for good, interrupting the turn that runs.
@@ -215,8 +217,13 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	} else {
 		t.Bytes = 0
 	}
+	took, turns := time.Since(began), uint64(1)
+	if t.Shutdown != "" {
+		turns = 0 // it is the last one's end
+	}
+	m.usage.charge(g, b.id, t.Act.Ref(), cost{turns, h.steps, took - h.away})
 	if f := m.cfg.Events.Turn; f != nil && t.Shutdown == "" {
-		f(h.inv.Kind, t.Act.Ref(), time.Since(began), h.steps, err)
+		f(h.inv.Kind, t.Act.Ref(), took, h.steps, err)
 	}
 }
 
@@ -231,6 +238,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 		_, err := h.invoke(nola.OperationShutdown, h.inv.Payload)
 		if errors.Is(err, errOperationNotFound) {
 			m.starts.without.Store(startupKey{g.module, nola.OperationShutdown}, true)
+			h.steps = 0 // others are not asked, and cost nothing
 			return nil, nil
 		}
 		return nil, err
@@ -268,7 +276,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 // start makes an instance and tells the guest that it begins to live.
 func (r *runner) start(h *host) error {
 	m, t, g := r.m, h.t, h.g
-	in, err := r.instantiate(h)
+	in, err := r.instantiate(h, g.module)
 	if err != nil {
 		return err
 	}
@@ -284,12 +292,20 @@ func (r *runner) start(h *host) error {
 	if h.inv.Create {
 		payload = h.inv.Payload
 	}
+	steps, random := h.steps, h.random
+	if random != nil {
+		drawn := *random
+		random = &drawn
+	}
 	_, err = h.invoke(nola.OperationStartup, payload)
 	if errors.Is(err, errOperationNotFound) {
+		// The turn costs and draws what it does wherever it is known that there is
+		// no such operation.
+		h.steps, h.random = steps, random
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
 		g.replace(nil) // first: who waits for memory must hold none
-		if in, err = r.instantiate(h); err != nil {
+		if in, err = r.instantiate(h, g.module); err != nil {
 			return err
 		}
 		g.replace(in)

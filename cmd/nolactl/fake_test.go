@@ -877,6 +877,25 @@ func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListSha
 	return answer(&nolav1.ListShardsResponse{Shards: some, NextPageToken: next})
 }
 
+func (f *fake) GetUsage(_ context.Context, req *connect.Request[nolav1.GetUsageRequest]) (*connect.Response[nolav1.GetUsageResponse], error) {
+	all := map[nolav1.UsageBy][]*nolav1.Usage{
+		nolav1.UsageBy_USAGE_BY_NAMESPACE: {{Namespace: "default", Turns: 40, Steps: 4_000, RunTime: durationpb.New(2 * time.Millisecond)}},
+		nolav1.UsageBy_USAGE_BY_TYPE: {
+			{Namespace: "default", Type: "counter", Turns: 39, Steps: 3_900, RunTime: durationpb.New(time.Millisecond)},
+			{Namespace: "default", Type: "*", Turns: 1, Steps: 100, RunTime: durationpb.New(time.Millisecond)},
+		},
+		nolav1.UsageBy_USAGE_BY_ACTOR: {
+			{Namespace: "default", Type: "counter", Id: "alice", Turns: 30, Steps: 3_000, RunTime: durationpb.New(900 * time.Microsecond)},
+			{Namespace: "default", Type: "counter", Id: "bob", Turns: 2, Steps: 700, StepsError: 500, RunTime: durationpb.New(100 * time.Microsecond)},
+		},
+	}
+	list := all[req.Msg.By]
+	return answer(&nolav1.GetUsageResponse{
+		Usage: list[:min(len(list), int(req.Msg.Limit))], Since: timestamppb.New(start.Add(-time.Hour)), ServerTime: timestamppb.New(start), NodeId: "n1#7f3a",
+		Total: &nolav1.Usage{Turns: 40, Steps: 4_000, RunTime: durationpb.New(2 * time.Millisecond)},
+	})
+}
+
 func (f *fake) LocateActor(context.Context, *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {
 	return answer(&nolav1.LocateActorResponse{Shard: 17, Epoch: 3, Node: f.node()})
 }

@@ -131,6 +131,10 @@ func TestExamples(t *testing.T) {
 func TestGolden(t *testing.T) {
 	for name, line := range map[string]string{
 		"actor-describe":      "actor describe counter/alice",
+		"top":                 "top",
+		"top-actor":           "top actor --limit 2 --sort time",
+		"top-json":            "top namespace -o json",
+		"top-bad":             "top shard",
 		"backup-create":       "backup create",
 		"backup-list":         "backup list",
 		"actor-list":          "actor list",

@@ -80,6 +80,116 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{0}
 }
 
+// UsageBy is whose cost is summed.
+type UsageBy int32
+
+const (
+	// UNSPECIFIED means TYPE.
+	UsageBy_USAGE_BY_UNSPECIFIED UsageBy = 0
+	UsageBy_USAGE_BY_NAMESPACE   UsageBy = 1
+	// TYPE sums the turns of all actors of one type.
+	UsageBy_USAGE_BY_TYPE UsageBy = 2
+	// ACTOR tells of the 8,192 actors whose turns have taken most steps.
+	UsageBy_USAGE_BY_ACTOR UsageBy = 3
+)
+
+// Enum value maps for UsageBy.
+var (
+	UsageBy_name = map[int32]string{
+		0: "USAGE_BY_UNSPECIFIED",
+		1: "USAGE_BY_NAMESPACE",
+		2: "USAGE_BY_TYPE",
+		3: "USAGE_BY_ACTOR",
+	}
+	UsageBy_value = map[string]int32{
+		"USAGE_BY_UNSPECIFIED": 0,
+		"USAGE_BY_NAMESPACE":   1,
+		"USAGE_BY_TYPE":        2,
+		"USAGE_BY_ACTOR":       3,
+	}
+)
+
+func (x UsageBy) Enum() *UsageBy {
+	p := new(UsageBy)
+	*p = x
+	return p
+}
+
+func (x UsageBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UsageBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_nola_v1_cluster_proto_enumTypes[1].Descriptor()
+}
+
+func (UsageBy) Type() protoreflect.EnumType {
+	return &file_nola_v1_cluster_proto_enumTypes[1]
+}
+
+func (x UsageBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UsageBy.Descriptor instead.
+func (UsageBy) EnumDescriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+// UsageSort is which cost comes first.
+type UsageSort int32
+
+const (
+	// UNSPECIFIED means STEPS.
+	UsageSort_USAGE_SORT_UNSPECIFIED UsageSort = 0
+	UsageSort_USAGE_SORT_STEPS       UsageSort = 1
+	UsageSort_USAGE_SORT_TURNS       UsageSort = 2
+	UsageSort_USAGE_SORT_RUN_TIME    UsageSort = 3
+)
+
+// Enum value maps for UsageSort.
+var (
+	UsageSort_name = map[int32]string{
+		0: "USAGE_SORT_UNSPECIFIED",
+		1: "USAGE_SORT_STEPS",
+		2: "USAGE_SORT_TURNS",
+		3: "USAGE_SORT_RUN_TIME",
+	}
+	UsageSort_value = map[string]int32{
+		"USAGE_SORT_UNSPECIFIED": 0,
+		"USAGE_SORT_STEPS":       1,
+		"USAGE_SORT_TURNS":       2,
+		"USAGE_SORT_RUN_TIME":    3,
+	}
+)
+
+func (x UsageSort) Enum() *UsageSort {
+	p := new(UsageSort)
+	*p = x
+	return p
+}
+
+func (x UsageSort) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UsageSort) Descriptor() protoreflect.EnumDescriptor {
+	return file_nola_v1_cluster_proto_enumTypes[2].Descriptor()
+}
+
+func (UsageSort) Type() protoreflect.EnumType {
+	return &file_nola_v1_cluster_proto_enumTypes[2]
+}
+
+func (x UsageSort) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UsageSort.Descriptor instead.
+func (UsageSort) EnumDescriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
 // Cluster is what all nodes share.
 type Cluster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1575,6 +1685,261 @@ func (x *LocateActorResponse) GetNode() *Node {
 	return nil
 }
 
+// Usage is what turns have cost.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace of the actors; "*" sums those that are not told apart, since there
+	// are more than a node keeps sums for.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Type of the actors, empty if it is a namespace's usage; "*" sums those that are
+	// not told apart.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Id of the actor, empty if it is that of several.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// Turns that ended, well or not.
+	Turns uint64 `protobuf:"varint,4,opt,name=turns,proto3" json:"turns,omitempty"`
+	// Steps by the meter. The same turn on the same state always takes the same number.
+	Steps uint64 `protobuf:"varint,5,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Steps_error is by how much steps may be too high, for it is an estimate where
+	// actors are told apart; it is never too low. Turns and run_time of an actor whose
+	// steps_error is not 0 are counted since it is among those that are watched.
+	StepsError uint64 `protobuf:"varint,6,opt,name=steps_error,json=stepsError,proto3" json:"steps_error,omitempty"`
+	// Run_time is how long the turns took, without the calls that they waited for.
+	RunTime       *durationpb.Duration `protobuf:"bytes,7,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Usage) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Usage) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Usage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Usage) GetTurns() uint64 {
+	if x != nil {
+		return x.Turns
+	}
+	return 0
+}
+
+func (x *Usage) GetSteps() uint64 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Usage) GetStepsError() uint64 {
+	if x != nil {
+		return x.StepsError
+	}
+	return 0
+}
+
+func (x *Usage) GetRunTime() *durationpb.Duration {
+	if x != nil {
+		return x.RunTime
+	}
+	return nil
+}
+
+type GetUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	By    UsageBy                `protobuf:"varint,1,opt,name=by,proto3,enum=nola.v1.UsageBy" json:"by,omitempty"`
+	Sort  UsageSort              `protobuf:"varint,2,opt,name=sort,proto3,enum=nola.v1.UsageSort" json:"sort,omitempty"`
+	// Namespace, if set, leaves out all others.
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Limit of at most 10,000; 0 means 100.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageRequest) Reset() {
+	*x = GetUsageRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageRequest) ProtoMessage() {}
+
+func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetUsageRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetUsageRequest) GetBy() UsageBy {
+	if x != nil {
+		return x.By
+	}
+	return UsageBy_USAGE_BY_UNSPECIFIED
+}
+
+func (x *GetUsageRequest) GetSort() UsageSort {
+	if x != nil {
+		return x.Sort
+	}
+	return UsageSort_USAGE_SORT_UNSPECIFIED
+}
+
+func (x *GetUsageRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type GetUsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Usage, those first that cost most, and by name where the cost is the same.
+	Usage []*Usage `protobuf:"bytes,1,rep,name=usage,proto3" json:"usage,omitempty"`
+	// Since is when the node began to count.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Server_time of the answer.
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// Node_id of the node that answers.
+	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Total of all that was left out and of what was not.
+	Total         *Usage `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageResponse) Reset() {
+	*x = GetUsageResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageResponse) ProtoMessage() {}
+
+func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetUsageResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GetUsageResponse) GetUsage() []*Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetServerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServerTime
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *GetUsageResponse) GetTotal() *Usage {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
 // Backup is a consistent copy of the store on the server's machine.
 type Backup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1590,7 +1955,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[25]
+	mi := &file_nola_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1967,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[25]
+	mi := &file_nola_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1980,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Backup) GetName() string {
@@ -1657,7 +2022,7 @@ type CreateBackupRequest struct {
 
 func (x *CreateBackupRequest) Reset() {
 	*x = CreateBackupRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[26]
+	mi := &file_nola_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +2034,7 @@ func (x *CreateBackupRequest) String() string {
 func (*CreateBackupRequest) ProtoMessage() {}
 
 func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[26]
+	mi := &file_nola_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +2047,7 @@ func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupRequest.ProtoReflect.Descriptor instead.
 func (*CreateBackupRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateBackupRequest) GetName() string {
@@ -1701,7 +2066,7 @@ type CreateBackupResponse struct {
 
 func (x *CreateBackupResponse) Reset() {
 	*x = CreateBackupResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[27]
+	mi := &file_nola_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +2078,7 @@ func (x *CreateBackupResponse) String() string {
 func (*CreateBackupResponse) ProtoMessage() {}
 
 func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[27]
+	mi := &file_nola_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +2091,7 @@ func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupResponse.ProtoReflect.Descriptor instead.
 func (*CreateBackupResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateBackupResponse) GetBackup() *Backup {
@@ -1747,7 +2112,7 @@ type ListBackupsRequest struct {
 
 func (x *ListBackupsRequest) Reset() {
 	*x = ListBackupsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[28]
+	mi := &file_nola_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2124,7 @@ func (x *ListBackupsRequest) String() string {
 func (*ListBackupsRequest) ProtoMessage() {}
 
 func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[28]
+	mi := &file_nola_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2137,7 @@ func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListBackupsRequest) GetPageSize() int32 {
@@ -1799,7 +2164,7 @@ type ListBackupsResponse struct {
 
 func (x *ListBackupsResponse) Reset() {
 	*x = ListBackupsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[29]
+	mi := &file_nola_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +2176,7 @@ func (x *ListBackupsResponse) String() string {
 func (*ListBackupsResponse) ProtoMessage() {}
 
 func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[29]
+	mi := &file_nola_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +2189,7 @@ func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListBackupsResponse) GetBackups() []*Backup {
@@ -1968,7 +2333,29 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x13LocateActorResponse\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12!\n" +
-	"\x04node\x18\x03 \x01(\v2\r.nola.v1.NodeR\x04node\"\x86\x01\n" +
+	"\x04node\x18\x03 \x01(\v2\r.nola.v1.NodeR\x04node\"\xcc\x01\n" +
+	"\x05Usage\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x14\n" +
+	"\x05turns\x18\x04 \x01(\x04R\x05turns\x12\x14\n" +
+	"\x05steps\x18\x05 \x01(\x04R\x05steps\x12\x1f\n" +
+	"\vsteps_error\x18\x06 \x01(\x04R\n" +
+	"stepsError\x124\n" +
+	"\brun_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\arunTime\"\xb9\x01\n" +
+	"\x0fGetUsageRequest\x12*\n" +
+	"\x02by\x18\x01 \x01(\x0e2\x10.nola.v1.UsageByB\b\xbaH\x05\x82\x01\x02\x10\x01R\x02by\x120\n" +
+	"\x04sort\x18\x02 \x01(\x0e2\x12.nola.v1.UsageSortB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04sort\x12&\n" +
+	"\tnamespace\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\tnamespace\x12 \n" +
+	"\x05limit\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\"\xe6\x01\n" +
+	"\x10GetUsageResponse\x12$\n" +
+	"\x05usage\x18\x01 \x03(\v2\x0e.nola.v1.UsageR\x05usage\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12;\n" +
+	"\vserver_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"serverTime\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12$\n" +
+	"\x05total\x18\x05 \x01(\v2\x0e.nola.v1.UsageR\x05total\"\x86\x01\n" +
 	"\x06Backup\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x124\n" +
@@ -1990,7 +2377,17 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x16\n" +
-	"\x12NODE_STATE_LEAVING\x10\x032\xc7\a\n" +
+	"\x12NODE_STATE_LEAVING\x10\x03*b\n" +
+	"\aUsageBy\x12\x18\n" +
+	"\x14USAGE_BY_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12USAGE_BY_NAMESPACE\x10\x01\x12\x11\n" +
+	"\rUSAGE_BY_TYPE\x10\x02\x12\x12\n" +
+	"\x0eUSAGE_BY_ACTOR\x10\x03*l\n" +
+	"\tUsageSort\x12\x1a\n" +
+	"\x16USAGE_SORT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10USAGE_SORT_STEPS\x10\x01\x12\x14\n" +
+	"\x10USAGE_SORT_TURNS\x10\x02\x12\x17\n" +
+	"\x13USAGE_SORT_RUN_TIME\x10\x032\x8a\b\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1a.nola.v1.GetClusterRequest\x1a\x1b.nola.v1.GetClusterResponse\"\x00\x12J\n" +
@@ -2003,7 +2400,8 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x13DeletePlacementRule\x12#.nola.v1.DeletePlacementRuleRequest\x1a$.nola.v1.DeletePlacementRuleResponse\"\x00\x12G\n" +
 	"\n" +
 	"ListShards\x12\x1a.nola.v1.ListShardsRequest\x1a\x1b.nola.v1.ListShardsResponse\"\x00\x12J\n" +
-	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12M\n" +
+	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12A\n" +
+	"\bGetUsage\x12\x18.nola.v1.GetUsageRequest\x1a\x19.nola.v1.GetUsageResponse\"\x00\x12M\n" +
 	"\fCreateBackup\x12\x1c.nola.v1.CreateBackupRequest\x1a\x1d.nola.v1.CreateBackupResponse\"\x00\x12J\n" +
 	"\vListBackups\x12\x1b.nola.v1.ListBackupsRequest\x1a\x1c.nola.v1.ListBackupsResponse\"\x00B\x8a\x01\n" +
 	"\vcom.nola.v1B\fClusterProtoP\x01Z0github.com/nolaproject/nola/proto/nola/v1;nolav1\xa2\x02\x03NXX\xaa\x02\aNola.V1\xca\x02\aNola\\V1\xe2\x02\x13Nola\\V1\\GPBMetadata\xea\x02\bNola::V1b\x06proto3"
@@ -2020,101 +2418,115 @@ func file_nola_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_nola_v1_cluster_proto_rawDescData
 }
 
-var file_nola_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_nola_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_nola_v1_cluster_proto_goTypes = []any{
 	(NodeState)(0),                      // 0: nola.v1.NodeState
-	(*Cluster)(nil),                     // 1: nola.v1.Cluster
-	(*Node)(nil),                        // 2: nola.v1.Node
-	(*Shard)(nil),                       // 3: nola.v1.Shard
-	(*Lane)(nil),                        // 4: nola.v1.Lane
-	(*PlacementRule)(nil),               // 5: nola.v1.PlacementRule
-	(*GetClusterRequest)(nil),           // 6: nola.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),          // 7: nola.v1.GetClusterResponse
-	(*AdvanceTimeRequest)(nil),          // 8: nola.v1.AdvanceTimeRequest
-	(*AdvanceTimeResponse)(nil),         // 9: nola.v1.AdvanceTimeResponse
-	(*ListNodesRequest)(nil),            // 10: nola.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 11: nola.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),            // 12: nola.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),           // 13: nola.v1.DrainNodeResponse
-	(*ListLanesRequest)(nil),            // 14: nola.v1.ListLanesRequest
-	(*ListLanesResponse)(nil),           // 15: nola.v1.ListLanesResponse
-	(*ListPlacementRulesRequest)(nil),   // 16: nola.v1.ListPlacementRulesRequest
-	(*ListPlacementRulesResponse)(nil),  // 17: nola.v1.ListPlacementRulesResponse
-	(*SetPlacementRuleRequest)(nil),     // 18: nola.v1.SetPlacementRuleRequest
-	(*SetPlacementRuleResponse)(nil),    // 19: nola.v1.SetPlacementRuleResponse
-	(*DeletePlacementRuleRequest)(nil),  // 20: nola.v1.DeletePlacementRuleRequest
-	(*DeletePlacementRuleResponse)(nil), // 21: nola.v1.DeletePlacementRuleResponse
-	(*ListShardsRequest)(nil),           // 22: nola.v1.ListShardsRequest
-	(*ListShardsResponse)(nil),          // 23: nola.v1.ListShardsResponse
-	(*LocateActorRequest)(nil),          // 24: nola.v1.LocateActorRequest
-	(*LocateActorResponse)(nil),         // 25: nola.v1.LocateActorResponse
-	(*Backup)(nil),                      // 26: nola.v1.Backup
-	(*CreateBackupRequest)(nil),         // 27: nola.v1.CreateBackupRequest
-	(*CreateBackupResponse)(nil),        // 28: nola.v1.CreateBackupResponse
-	(*ListBackupsRequest)(nil),          // 29: nola.v1.ListBackupsRequest
-	(*ListBackupsResponse)(nil),         // 30: nola.v1.ListBackupsResponse
-	nil,                                 // 31: nola.v1.Node.LabelsEntry
-	nil,                                 // 32: nola.v1.PlacementRule.RequireEntry
-	nil,                                 // 33: nola.v1.PlacementRule.PreferEntry
-	nil,                                 // 34: nola.v1.PlacementRule.AvoidEntry
-	(*timestamppb.Timestamp)(nil),       // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 36: google.protobuf.Duration
-	(*ActorRef)(nil),                    // 37: nola.v1.ActorRef
+	(UsageBy)(0),                        // 1: nola.v1.UsageBy
+	(UsageSort)(0),                      // 2: nola.v1.UsageSort
+	(*Cluster)(nil),                     // 3: nola.v1.Cluster
+	(*Node)(nil),                        // 4: nola.v1.Node
+	(*Shard)(nil),                       // 5: nola.v1.Shard
+	(*Lane)(nil),                        // 6: nola.v1.Lane
+	(*PlacementRule)(nil),               // 7: nola.v1.PlacementRule
+	(*GetClusterRequest)(nil),           // 8: nola.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),          // 9: nola.v1.GetClusterResponse
+	(*AdvanceTimeRequest)(nil),          // 10: nola.v1.AdvanceTimeRequest
+	(*AdvanceTimeResponse)(nil),         // 11: nola.v1.AdvanceTimeResponse
+	(*ListNodesRequest)(nil),            // 12: nola.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 13: nola.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),            // 14: nola.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),           // 15: nola.v1.DrainNodeResponse
+	(*ListLanesRequest)(nil),            // 16: nola.v1.ListLanesRequest
+	(*ListLanesResponse)(nil),           // 17: nola.v1.ListLanesResponse
+	(*ListPlacementRulesRequest)(nil),   // 18: nola.v1.ListPlacementRulesRequest
+	(*ListPlacementRulesResponse)(nil),  // 19: nola.v1.ListPlacementRulesResponse
+	(*SetPlacementRuleRequest)(nil),     // 20: nola.v1.SetPlacementRuleRequest
+	(*SetPlacementRuleResponse)(nil),    // 21: nola.v1.SetPlacementRuleResponse
+	(*DeletePlacementRuleRequest)(nil),  // 22: nola.v1.DeletePlacementRuleRequest
+	(*DeletePlacementRuleResponse)(nil), // 23: nola.v1.DeletePlacementRuleResponse
+	(*ListShardsRequest)(nil),           // 24: nola.v1.ListShardsRequest
+	(*ListShardsResponse)(nil),          // 25: nola.v1.ListShardsResponse
+	(*LocateActorRequest)(nil),          // 26: nola.v1.LocateActorRequest
+	(*LocateActorResponse)(nil),         // 27: nola.v1.LocateActorResponse
+	(*Usage)(nil),                       // 28: nola.v1.Usage
+	(*GetUsageRequest)(nil),             // 29: nola.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),            // 30: nola.v1.GetUsageResponse
+	(*Backup)(nil),                      // 31: nola.v1.Backup
+	(*CreateBackupRequest)(nil),         // 32: nola.v1.CreateBackupRequest
+	(*CreateBackupResponse)(nil),        // 33: nola.v1.CreateBackupResponse
+	(*ListBackupsRequest)(nil),          // 34: nola.v1.ListBackupsRequest
+	(*ListBackupsResponse)(nil),         // 35: nola.v1.ListBackupsResponse
+	nil,                                 // 36: nola.v1.Node.LabelsEntry
+	nil,                                 // 37: nola.v1.PlacementRule.RequireEntry
+	nil,                                 // 38: nola.v1.PlacementRule.PreferEntry
+	nil,                                 // 39: nola.v1.PlacementRule.AvoidEntry
+	(*timestamppb.Timestamp)(nil),       // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
+	(*ActorRef)(nil),                    // 42: nola.v1.ActorRef
 }
 var file_nola_v1_cluster_proto_depIdxs = []int32{
-	35, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
+	40, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
 	0,  // 1: nola.v1.Node.state:type_name -> nola.v1.NodeState
-	31, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
-	32, // 3: nola.v1.PlacementRule.require:type_name -> nola.v1.PlacementRule.RequireEntry
-	33, // 4: nola.v1.PlacementRule.prefer:type_name -> nola.v1.PlacementRule.PreferEntry
-	34, // 5: nola.v1.PlacementRule.avoid:type_name -> nola.v1.PlacementRule.AvoidEntry
-	1,  // 6: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
-	35, // 7: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
-	36, // 8: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
-	35, // 9: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
-	35, // 10: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
-	35, // 11: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
-	2,  // 12: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
-	2,  // 13: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
-	4,  // 14: nola.v1.ListLanesResponse.lanes:type_name -> nola.v1.Lane
-	5,  // 15: nola.v1.ListPlacementRulesResponse.rules:type_name -> nola.v1.PlacementRule
-	5,  // 16: nola.v1.SetPlacementRuleRequest.rule:type_name -> nola.v1.PlacementRule
-	3,  // 17: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
-	37, // 18: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
-	2,  // 19: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
-	35, // 20: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
-	26, // 21: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
-	26, // 22: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
-	6,  // 23: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
-	8,  // 24: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
-	10, // 25: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
-	12, // 26: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
-	14, // 27: nola.v1.ClusterService.ListLanes:input_type -> nola.v1.ListLanesRequest
-	16, // 28: nola.v1.ClusterService.ListPlacementRules:input_type -> nola.v1.ListPlacementRulesRequest
-	18, // 29: nola.v1.ClusterService.SetPlacementRule:input_type -> nola.v1.SetPlacementRuleRequest
-	20, // 30: nola.v1.ClusterService.DeletePlacementRule:input_type -> nola.v1.DeletePlacementRuleRequest
-	22, // 31: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
-	24, // 32: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
-	27, // 33: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
-	29, // 34: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
-	7,  // 35: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
-	9,  // 36: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
-	11, // 37: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
-	13, // 38: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
-	15, // 39: nola.v1.ClusterService.ListLanes:output_type -> nola.v1.ListLanesResponse
-	17, // 40: nola.v1.ClusterService.ListPlacementRules:output_type -> nola.v1.ListPlacementRulesResponse
-	19, // 41: nola.v1.ClusterService.SetPlacementRule:output_type -> nola.v1.SetPlacementRuleResponse
-	21, // 42: nola.v1.ClusterService.DeletePlacementRule:output_type -> nola.v1.DeletePlacementRuleResponse
-	23, // 43: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
-	25, // 44: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
-	28, // 45: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
-	30, // 46: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
-	35, // [35:47] is the sub-list for method output_type
-	23, // [23:35] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	36, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
+	37, // 3: nola.v1.PlacementRule.require:type_name -> nola.v1.PlacementRule.RequireEntry
+	38, // 4: nola.v1.PlacementRule.prefer:type_name -> nola.v1.PlacementRule.PreferEntry
+	39, // 5: nola.v1.PlacementRule.avoid:type_name -> nola.v1.PlacementRule.AvoidEntry
+	3,  // 6: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
+	40, // 7: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
+	41, // 8: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
+	40, // 9: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
+	40, // 10: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
+	40, // 11: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
+	4,  // 12: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
+	4,  // 13: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
+	6,  // 14: nola.v1.ListLanesResponse.lanes:type_name -> nola.v1.Lane
+	7,  // 15: nola.v1.ListPlacementRulesResponse.rules:type_name -> nola.v1.PlacementRule
+	7,  // 16: nola.v1.SetPlacementRuleRequest.rule:type_name -> nola.v1.PlacementRule
+	5,  // 17: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
+	42, // 18: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
+	4,  // 19: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
+	41, // 20: nola.v1.Usage.run_time:type_name -> google.protobuf.Duration
+	1,  // 21: nola.v1.GetUsageRequest.by:type_name -> nola.v1.UsageBy
+	2,  // 22: nola.v1.GetUsageRequest.sort:type_name -> nola.v1.UsageSort
+	28, // 23: nola.v1.GetUsageResponse.usage:type_name -> nola.v1.Usage
+	40, // 24: nola.v1.GetUsageResponse.since:type_name -> google.protobuf.Timestamp
+	40, // 25: nola.v1.GetUsageResponse.server_time:type_name -> google.protobuf.Timestamp
+	28, // 26: nola.v1.GetUsageResponse.total:type_name -> nola.v1.Usage
+	40, // 27: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
+	31, // 28: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
+	31, // 29: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
+	8,  // 30: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
+	10, // 31: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
+	12, // 32: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
+	14, // 33: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
+	16, // 34: nola.v1.ClusterService.ListLanes:input_type -> nola.v1.ListLanesRequest
+	18, // 35: nola.v1.ClusterService.ListPlacementRules:input_type -> nola.v1.ListPlacementRulesRequest
+	20, // 36: nola.v1.ClusterService.SetPlacementRule:input_type -> nola.v1.SetPlacementRuleRequest
+	22, // 37: nola.v1.ClusterService.DeletePlacementRule:input_type -> nola.v1.DeletePlacementRuleRequest
+	24, // 38: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
+	26, // 39: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
+	29, // 40: nola.v1.ClusterService.GetUsage:input_type -> nola.v1.GetUsageRequest
+	32, // 41: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
+	34, // 42: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
+	9,  // 43: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
+	11, // 44: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
+	13, // 45: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
+	15, // 46: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
+	17, // 47: nola.v1.ClusterService.ListLanes:output_type -> nola.v1.ListLanesResponse
+	19, // 48: nola.v1.ClusterService.ListPlacementRules:output_type -> nola.v1.ListPlacementRulesResponse
+	21, // 49: nola.v1.ClusterService.SetPlacementRule:output_type -> nola.v1.SetPlacementRuleResponse
+	23, // 50: nola.v1.ClusterService.DeletePlacementRule:output_type -> nola.v1.DeletePlacementRuleResponse
+	25, // 51: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
+	27, // 52: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
+	30, // 53: nola.v1.ClusterService.GetUsage:output_type -> nola.v1.GetUsageResponse
+	33, // 54: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
+	35, // 55: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
+	43, // [43:56] is the sub-list for method output_type
+	30, // [30:43] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_cluster_proto_init() }
@@ -2133,8 +2545,8 @@ func file_nola_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_cluster_proto_rawDesc), len(file_nola_v1_cluster_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   34,
+			NumEnums:      3,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -63,6 +63,8 @@ const (
 	// ClusterServiceLocateActorProcedure is the fully-qualified name of the ClusterService's
 	// LocateActor RPC.
 	ClusterServiceLocateActorProcedure = "/nola.v1.ClusterService/LocateActor"
+	// ClusterServiceGetUsageProcedure is the fully-qualified name of the ClusterService's GetUsage RPC.
+	ClusterServiceGetUsageProcedure = "/nola.v1.ClusterService/GetUsage"
 	// ClusterServiceCreateBackupProcedure is the fully-qualified name of the ClusterService's
 	// CreateBackup RPC.
 	ClusterServiceCreateBackupProcedure = "/nola.v1.ClusterService/CreateBackup"
@@ -102,6 +104,9 @@ type ClusterServiceClient interface {
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// GetUsage tells what the turns of actors have cost on this node since it
+	// began, those first that cost most.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
 	// CreateBackup copies the store, while it works, into a new directory on the
 	// server's machine. Everything that was acknowledged before the call is in
 	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
@@ -183,6 +188,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
 			connect.WithClientOptions(opts...),
 		),
+		getUsage: connect.NewClient[v1.GetUsageRequest, v1.GetUsageResponse](
+			httpClient,
+			baseURL+ClusterServiceGetUsageProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("GetUsage")),
+			connect.WithClientOptions(opts...),
+		),
 		createBackup: connect.NewClient[v1.CreateBackupRequest, v1.CreateBackupResponse](
 			httpClient,
 			baseURL+ClusterServiceCreateBackupProcedure,
@@ -210,6 +221,7 @@ type clusterServiceClient struct {
 	deletePlacementRule *connect.Client[v1.DeletePlacementRuleRequest, v1.DeletePlacementRuleResponse]
 	listShards          *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
 	locateActor         *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	getUsage            *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
 	createBackup        *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
 	listBackups         *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
 }
@@ -264,6 +276,11 @@ func (c *clusterServiceClient) LocateActor(ctx context.Context, req *connect.Req
 	return c.locateActor.CallUnary(ctx, req)
 }
 
+// GetUsage calls nola.v1.ClusterService.GetUsage.
+func (c *clusterServiceClient) GetUsage(ctx context.Context, req *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return c.getUsage.CallUnary(ctx, req)
+}
+
 // CreateBackup calls nola.v1.ClusterService.CreateBackup.
 func (c *clusterServiceClient) CreateBackup(ctx context.Context, req *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
 	return c.createBackup.CallUnary(ctx, req)
@@ -305,6 +322,9 @@ type ClusterServiceHandler interface {
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// GetUsage tells what the turns of actors have cost on this node since it
+	// began, those first that cost most.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
 	// CreateBackup copies the store, while it works, into a new directory on the
 	// server's machine. Everything that was acknowledged before the call is in
 	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
@@ -382,6 +402,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceGetUsageHandler := connect.NewUnaryHandler(
+		ClusterServiceGetUsageProcedure,
+		svc.GetUsage,
+		connect.WithSchema(clusterServiceMethods.ByName("GetUsage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceCreateBackupHandler := connect.NewUnaryHandler(
 		ClusterServiceCreateBackupProcedure,
 		svc.CreateBackup,
@@ -416,6 +442,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceListShardsHandler.ServeHTTP(w, r)
 		case ClusterServiceLocateActorProcedure:
 			clusterServiceLocateActorHandler.ServeHTTP(w, r)
+		case ClusterServiceGetUsageProcedure:
+			clusterServiceGetUsageHandler.ServeHTTP(w, r)
 		case ClusterServiceCreateBackupProcedure:
 			clusterServiceCreateBackupHandler.ServeHTTP(w, r)
 		case ClusterServiceListBackupsProcedure:
@@ -467,6 +495,10 @@ func (UnimplementedClusterServiceHandler) ListShards(context.Context, *connect.R
 
 func (UnimplementedClusterServiceHandler) LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.LocateActor is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.GetUsage is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
