@@ -126,13 +126,13 @@ func (m *Manager) Invoke(ctx context.Context, inv *nola.Invocation) (nola.Result
 	case gone:
 		return nola.Result{ID: inv.ID}, errGone(ctx)
 	}
-	return m.result(c)
+	return m.result(ctx, c)
 }
 
 // result is what a call came to, if memory may be asked.
-func (m *Manager) result(c *core.Call) (nola.Result, error) {
+func (m *Manager) result(ctx context.Context, c *core.Call) (nola.Result, error) {
 	if c.Unwritten {
-		if err := m.trusted(nola.ShardOf(c.Inv.Target, len(m.boxes))); err != nil {
+		if err := m.trusted(ctx, nola.ShardOf(c.Inv.Target, len(m.boxes))); err != nil {
 			return nola.Result{ID: c.Inv.ID}, err
 		}
 	}
@@ -177,7 +177,7 @@ func (m *Manager) Begin(inv *nola.Invocation) (wait func(context.Context) (nola.
 		if r.await(ctx, b, w, c, false) {
 			return nola.Result{ID: inv.ID}, errGone(ctx)
 		}
-		return m.result(c)
+		return m.result(ctx, c)
 	}, nil
 }
 
@@ -252,7 +252,7 @@ func (m *Manager) GetInvocation(ctx context.Context, ref nola.ActorRef, id nola.
 	if q.Err != nil {
 		return nola.InvocationInfo{}, q.Err
 	}
-	if err := m.trusted(b.id); err != nil {
+	if err := m.trusted(ctx, b.id); err != nil {
 		return nola.InvocationInfo{}, err
 	}
 	if !key.IsZero() {
@@ -324,7 +324,7 @@ func (m *Manager) control(ctx context.Context, kind core.ControlKind, ref nola.A
 		return nola.ActorInfo{}, errGone(ctx)
 	}
 	if kind == core.Describe && c.Err == nil {
-		c.Err = m.trusted(b.id)
+		c.Err = m.trusted(ctx, b.id)
 	}
 	return c.Info, c.Err
 }
@@ -369,7 +369,7 @@ func (m *Manager) schedule(ctx context.Context, op *core.ScheduleOp) error {
 		return errGone(ctx)
 	}
 	if op.Kind == core.GetSchedule && op.Err == nil {
-		op.Err = m.trusted(b.id)
+		op.Err = m.trusted(ctx, b.id)
 	}
 	switch {
 	case op.Err != nil:
