@@ -96,6 +96,27 @@ type Metricser interface {
 	Metrics(w io.Writer) error
 }
 
+// Laner is a Store whose nodes write logs that others see.
+type Laner interface {
+	// Lanes answers the logs of all nodes, in the order of their ids: those that are
+	// written, and those that have ended and are not cleared away. It reads a row for
+	// each.
+	Lanes(ctx context.Context) ([]LaneInfo, error)
+}
+
+// LaneInfo is the log of one process.
+type LaneInfo struct {
+	ID     [16]byte
+	Node   string // ID of its process
+	Mode   string
+	Sealed bool // nothing can be appended any more
+	// Final is the number of the last entry, -1 until that is decided.
+	Final int64
+	// Unapplied is how many entries may not be in the tables, -1 if this node does not
+	// know.
+	Unapplied int64
+}
+
 // The errors of a store.
 var (
 	ErrFenced   = errors.New("persistence: a newer epoch exists")
@@ -191,6 +212,7 @@ const (
 	SpaceVersion   Space = 3 // namespace NUL name NUL version (8 hex digits)
 	SpaceSchedule  Space = 4 // namespace NUL schedule id
 	SpaceCalendar  Space = 5 // namespace NUL name
+	SpacePlacement Space = 6 // "placement"
 )
 
 // CatalogEntry is one entry of a listing.

@@ -145,6 +145,8 @@ type box struct {
 	epoch atomic.Uint64
 	// bytes is the memory of its instances.
 	bytes atomic.Int64
+	// turns, steps and written are what Manager.Shards tells of its work.
+	turns, steps, written atomic.Uint64
 	// ready is set while the shard is listed for a commit; the committer's mutex
 	// guards it.
 	ready bool
@@ -331,8 +333,10 @@ func (m *Manager) Shards() []nola.ShardInfo {
 			continue
 		}
 		b.mu.Lock()
-		list = append(list, b.core.Info())
+		info := b.core.Info()
 		b.mu.Unlock()
+		info.Turns, info.Steps, info.Bytes = b.turns.Load(), b.steps.Load(), b.written.Load()
+		list = append(list, info)
 	}
 	return list
 }

@@ -1,15 +1,18 @@
 package cqlstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/gocql/gocql"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/lane"
 )
 
@@ -373,22 +376,9 @@ func (s *Store) tidyLoop() {
 // HeadDays ago, and reports the first error. Whether a node is dead it knows from
 // the second time on. It is done after each Acquire, and every minute.
 func (s *Store) Tidy(ctx context.Context) error {
-	type entry struct {
-		id   gocql.UUID
-		node string
-	}
-	var lanes []entry
-	err := again(ctx, func() error {
-		lanes = lanes[:0]
-		iter := s.bulk.query(ctx, stmtLaneList).Iter()
-		var e entry
-		for iter.Scan(&e.id, &e.node) {
-			lanes = append(lanes, e)
-		}
-		return iter.Close()
-	})
+	lanes, err := s.lanesEntered(ctx)
 	if err != nil {
-		return describe(stmtLaneList, err)
+		return err
 	}
 	s.mu.Lock()
 	own := s.own
@@ -402,15 +392,72 @@ func (s *Store) Tidy(ctx context.Context) error {
 		return err
 	}
 	for _, e := range lanes {
-		id := lane.ID(e.id)
-		if own != nil && own.id == id {
+		if own != nil && own.id == e.id {
 			continue
 		}
-		if err := s.tidyLane(ctx, id, e.node); err != nil {
+		if err := s.tidyLane(ctx, e.id, e.node); err != nil {
 			return err
 		}
 	}
 	return s.forgetHeads(ctx)
+}
+
+// enteredLane is a lane that is not trimmed.
+type enteredLane struct {
+	id   lane.ID
+	node string
+}
+
+// lanesEntered answers the lanes that are not trimmed, in the order of their ids.
+func (s *Store) lanesEntered(ctx context.Context) (lanes []enteredLane, err error) {
+	err = again(ctx, func() error {
+		lanes = lanes[:0]
+		iter := s.bulk.query(ctx, stmtLaneList).Iter()
+		var id gocql.UUID
+		var node string
+		for iter.Scan(&id, &node) {
+			lanes = append(lanes, enteredLane{lane.ID(id), node})
+		}
+		return iter.Close()
+	})
+	if err != nil {
+		return nil, describe(stmtLaneList, err)
+	}
+	slices.SortFunc(lanes, func(a, b enteredLane) int { return bytes.Compare(a.id[:], b.id[:]) })
+	return lanes, nil
+}
+
+// Lanes implements [persistence.Laner].
+func (s *Store) Lanes(ctx context.Context) ([]persistence.LaneInfo, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	lanes, err := s.lanesEntered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]persistence.LaneInfo, 0, len(lanes))
+	for _, e := range lanes {
+		id := e.id
+		head, found, err := s.bulk.head(ctx, id)
+		if err != nil {
+			return nil, describe(stmtHeadRead, err)
+		}
+		if !found {
+			continue
+		}
+		info := persistence.LaneInfo{ID: id, Node: head.Node, Mode: modeName(head.Mode), Sealed: head.Sealed, Final: int64(head.FinalSeq), Unapplied: -1} //nolint:gosec // entries are few
+		if info.Final < 0 {
+			info.Final = -1
+		}
+		s.mu.Lock()
+		if own := s.own; own != nil && own.id == id && !own.lost {
+			info.Unapplied = int64(own.w.Sent() - own.appliedTo) //nolint:gosec // a ring has few
+		}
+		s.mu.Unlock()
+		list = append(list, info)
+	}
+	return list, nil
 }
 
 // tidyLane trims a lane that no row of a shard names, which is read after the lane
