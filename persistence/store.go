@@ -82,6 +82,14 @@ type Backuper interface {
 	Backup(ctx context.Context, dir string) error
 }
 
+// Fencer is a Store in whose place another one may commit.
+type Fencer interface {
+	// Fence looks into the store whether a shard that this one has acquired may have
+	// been taken over by another, and answers ErrFenced then. The look began after
+	// the call, and is shared by all who wait. After any other error nothing is known.
+	Fence(ctx context.Context) error
+}
+
 // Metricser is a Store that tells figures of its own.
 type Metricser interface {
 	// Metrics writes the engine's figures in the Prometheus text format.

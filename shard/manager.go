@@ -56,6 +56,10 @@ type Config struct {
 	// Logger hears of changes of state: default slog.Default.
 	Logger *slog.Logger
 	Events Events
+	// Strict has answers for which nothing was committed wait for a look into the
+	// store that began after the turn (persistence.Fencer), so that no clock decides
+	// whether they are of the present. It has no effect on a store that is no Fencer.
+	Strict bool
 	// Peers, if set, are the other nodes that serve shards of the store. Then this
 	// one serves those only that it was given with OpenShard.
 	Peers Peers

@@ -161,7 +161,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 			Tokens:   processors(),
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,
 			InstanceBytesMax: cfg.Limits.InstanceBytes, LogBytesMax: cfg.Limits.LogBytes,
-			Events: shard.Events{Fired: fired},
+			Events: shard.Events{Fired: fired}, Strict: cfg.CQL.StrictReads,
 		},
 	})
 	if err != nil {

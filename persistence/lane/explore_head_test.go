@@ -163,6 +163,9 @@ func (w *headWorld) workMoves(at int, add func(do func(w *headWorld), label stri
 			answer(Answer{Outcome: Done}, func(w *headWorld) { w.found, w.head, w.sealed = true, to.Head, true }, "%c inserts a sealed head")
 		}
 	case ReadLane:
+		if !w.found && w.breaks(headRuleInsert) {
+			found.Found, found.Head = true, Head{Sealed: true}
+		}
 		if w.slot < 2 || !w.found {
 			answer(found, nothing, "%c reads the ring without the entry")
 		}
