@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -201,6 +203,10 @@ func TestNestedCallsStandOnWhatIsDurable(t *testing.T) {
 							Delay: func(int) {
 								if armed.Load() && batches.Load() == 0 { // the first: all begin before it ends
 									eventually(t, fmt.Sprintf("commit %d fenced: %d turns begin", n, tt.turns), func() bool { return m.turns.Load() >= before+tt.turns })
+									// A call that does not wait gets through meanwhile.
+									for i := 0; i < 10_000 && m.turns.Load() <= before+tt.turns; i++ {
+										runtime.Gosched()
+									}
 								}
 							},
 						})
@@ -227,6 +233,9 @@ func TestNestedCallsStandOnWhatIsDurable(t *testing.T) {
 				}
 				wg.Wait()
 				armed.Store(false)
+				eventually(t, "the nested call is answered", func() bool {
+					return !slices.ContainsFunc(w.m.Shards(), func(s nola.ShardInfo) bool { return s.Unanswered > 0 })
+				})
 				w.crash()
 				if called, seen := w.must("c", "get", ""), w.must(tt.seen, "get", ""); called != "" && seen == "" {
 					t.Errorf("commit %d fenced: the nested call happened, and what its caller had seen of %s is lost", n, tt.seen)
