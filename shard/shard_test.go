@@ -914,22 +914,20 @@ var _ = shard.Config{}
 func TestBegunCallsKeepTheirOrder(t *testing.T) {
 	w := newWorld(t, 4)
 	for _, keyed := range []bool{false, true} {
-		var waits []func(context.Context) (nola.Result, error)
+		answers := make(chan error, 500)
 		id := fmt.Sprint("a", keyed)
-		for i := range 500 {
+		for i := range cap(answers) {
 			inv := &nola.Invocation{Target: ref(id), Operation: "append", Payload: []byte(strconv.Itoa(i))}
 			if keyed {
 				inv.Key = sessionKey(uint64(i))
 			}
-			wait, err := w.m.Begin(inv)
-			if err != nil {
+			if err := w.m.Begin(t.Context(), inv, func(_ nola.Result, err error) { answers <- err }); err != nil {
 				t.Fatal(err)
 			}
-			waits = append(waits, wait)
 		}
-		for i, wait := range waits {
-			if _, err := wait(context.Background()); err != nil {
-				t.Fatalf("call %d: %v", i, err)
+		for range cap(answers) {
+			if err := <-answers; err != nil {
+				t.Fatal(err)
 			}
 		}
 		for i, x := range strings.Fields(w.must(id, "get", "log")) {
@@ -937,5 +935,49 @@ func TestBegunCallsKeepTheirOrder(t *testing.T) {
 				t.Fatalf("keyed %v: entry %d is %s", keyed, i, x)
 			}
 		}
+	}
+}
+
+// TestBegunCallIsTakenBack demands that a call that waits behind another is
+// answered at its deadline, or when its caller leaves, and is never executed.
+func TestBegunCallIsTakenBack(t *testing.T) {
+	for _, why := range []string{"deadline", "caller"} {
+		t.Run(why, func(t *testing.T) {
+			w := newWorld(t, 1)
+			first := make(chan error, 1)
+			go func() {
+				_, err := w.invoke("a", "waitinc", "one")
+				first <- err
+			}()
+			eventually(t, "the first turn runs", func() bool { return w.code.turns.Load() >= 1 })
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			inv := &nola.Invocation{Target: ref("a"), Operation: "append", Payload: []byte("x")}
+			want := nola.ReasonCanceled
+			if why == "deadline" {
+				inv.Deadline, want = time.Now().Add(time.Millisecond), nola.ReasonDeadlineExceeded
+			}
+			second := make(chan error, 2)
+			if err := w.m.Begin(ctx, inv, func(_ nola.Result, err error) { second <- err }); err != nil {
+				t.Fatal(err)
+			}
+			if why == "caller" {
+				leave()
+			}
+			var e *nola.Error
+			if err := <-second; !errors.As(err, &e) || e.Reason != want {
+				t.Errorf("it was answered %v, want %s", err, want)
+			}
+			close(w.code.gate("one"))
+			if err := <-first; err != nil {
+				t.Error(err)
+			}
+			if log := w.must("a", "get", "log"); log != "" {
+				t.Errorf("it was executed: %q", log)
+			}
+			if len(second) > 0 {
+				t.Error("it was answered twice")
+			}
+		})
 	}
 }

@@ -170,12 +170,6 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		}
 		return
 	}
-	if r.pooled {
-		m.pool.mu.Lock()
-		m.pool.leave(r)
-		m.pool.staff()
-		m.pool.mu.Unlock()
-	}
 	m.begun.Add(1)
 	began := time.Now()
 	switch {

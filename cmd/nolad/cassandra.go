@@ -44,6 +44,9 @@ type cqlConfig struct {
 	TLSCert       string `yaml:"tls_cert"`
 	TLSKey        string `yaml:"tls_key"`
 	TLSServerName string `yaml:"tls_server_name"`
+	// Translate says where nodes are reached that tell other addresses of themselves,
+	// IP:PORT to IP:PORT.
+	Translate map[string]string `yaml:"translate"`
 	// Mode is how commits are made: auto (default), quorum or lwt.
 	Mode string `yaml:"mode"`
 	// NodeName tells this node from all others: default the machine's name and the
@@ -100,7 +103,7 @@ func (c cqlConfig) store(shards int, address string, log *slog.Logger) (cqlstore
 		hosts = []string{hostDefault}
 	}
 	out := cqlstore.Config{
-		Hosts: hosts, Keyspace: c.Keyspace, Datacenter: c.Datacenter, Username: c.Username, Mode: cqlstore.Mode(c.Mode),
+		Hosts: hosts, Keyspace: c.Keyspace, Datacenter: c.Datacenter, Translate: c.Translate, Username: c.Username, Mode: cqlstore.Mode(c.Mode),
 		Name: c.NodeName, Address: address, Shards: shards, Lease: c.Lease, ApplyAge: c.ApplyAge, Log: log,
 	}
 	if c.Username != "" {

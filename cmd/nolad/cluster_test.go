@@ -34,6 +34,7 @@ func TestClusterOnCQL(t *testing.T) {
 	if err := os.WriteFile(token, []byte("a secret of the cluster\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir()
 	var nodes []*running
 	var clients []*client.Client
 	stopped := 0
@@ -46,7 +47,7 @@ func TestClusterOnCQL(t *testing.T) {
 	})
 	for i := range 3 {
 		cfg := config{
-			Listen: "127.0.0.1:0", Store: storeCQL, CQL: cqlConfig{Hosts: []string{fake.Address()}},
+			Listen: "127.0.0.1:0", Store: storeCQL, DataDir: filepath.Join(dir, fmt.Sprint("n", i)), CQL: cqlConfig{Hosts: []string{fake.Address()}},
 			Cluster: clusterConfig{Listen: "127.0.0.1:0", Name: fmt.Sprint("n", i), TokenFile: token, Lease: time.Second},
 		}.withDefaults()
 		if err := cfg.validate(); err != nil {
@@ -121,6 +122,11 @@ func TestClusterOnCQL(t *testing.T) {
 		spread(2 - i)
 	}
 	inc(clients[2:])
+	for i := range 3 {
+		if code, err := filepath.Glob(filepath.Join(dir, fmt.Sprint("n", i), codeDir, "*", "*")); len(code) == 0 {
+			t.Errorf("server %d keeps no compiled code in its data directory (%v)", i, err)
+		}
+	}
 }
 
 func TestClusterConfigFaults(t *testing.T) {

@@ -133,7 +133,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	if cfg.clock != nil {
 		host.Now = cfg.clock.Now
 	}
-	if cfg.Store == storePebble {
+	if cfg.Store == storePebble || cfg.Store == storeCQL && cfg.DataDir != "" {
 		host.CacheDir = filepath.Join(cfg.DataDir, codeDir)
 	}
 	if r.guest, err = wasmhost.New(ctx, host); err != nil {

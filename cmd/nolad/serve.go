@@ -98,7 +98,7 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
 	f.StringVar(&c.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
 	f.StringVar(&c.Store, "store", storePebble, "kind of the store: pebble or cql")
-	f.StringVar(&c.DataDir, "data-dir", dataDirDefault, "directory of the store")
+	f.StringVar(&c.DataDir, "data-dir", dataDirDefault, "directory of the store, or of compiled code with store cql")
 	f.StringVar(&c.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
 	c.CQL.flags(f)
 	c.Cluster.flags(f)

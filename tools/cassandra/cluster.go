@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/nolaproject/nola/tools/child"
 )
 
 const (
@@ -142,7 +144,7 @@ func prepare(config Config) (*record, error) {
 		return nil, err
 	}
 	for i, pid := range old.PIDs {
-		if runs(pid, old.settings(config.Dir, i+1, 0).mark()) {
+		if child.Runs(pid, old.settings(config.Dir, i+1, 0).mark()) {
 			return nil, fmt.Errorf("a cluster runs there already (process %d): stop it first (make cassandra-stop, or StopDir)", pid)
 		}
 	}
@@ -254,7 +256,7 @@ func StopDir(dir string) (int, error) {
 	stopped := 0
 	var faults []error
 	for i, pid := range r.PIDs {
-		ran, err := stopOther(pid, r.settings(dir, i+1, 0).mark())
+		ran, err := child.StopOther(pid, r.settings(dir, i+1, 0).mark())
 		if ran && err == nil {
 			stopped++
 		}

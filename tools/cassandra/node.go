@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gocql/gocql"
+
+	"github.com/nolaproject/nola/tools/child"
 )
 
 const (
@@ -29,9 +31,9 @@ type Node struct {
 	java      string
 	classPath []string
 	outlives  bool
-	process   *process // nil before the first start and after the end
-	record    *record  // of the cluster, shared by its nodes
-	dir       string   // of the cluster
+	process   *child.Process // nil before the first start and after the end
+	record    *record        // of the cluster, shared by its nodes
+	dir       string         // of the cluster
 }
 
 // Address returns where the node answers CQL, as host:port.
@@ -91,7 +93,7 @@ func (n *Node) launch() error {
 	cmd := exec.Command(n.java, args...) //nolint:noctx // Stop and Kill end it
 	cmd.Dir = n.settings.dir
 	cmd.Stdout, cmd.Stderr = log, log
-	if n.process, err = spawn(cmd, n.outlives); err != nil {
+	if n.process, err = child.Spawn(cmd, n.outlives); err != nil {
 		return err
 	}
 	n.record.PIDs[n.number-1] = cmd.Process.Pid
@@ -112,7 +114,7 @@ func (n *Node) until(ctx context.Context, question func(context.Context, *gocql.
 			return nil
 		}
 		select {
-		case <-n.process.ended:
+		case <-n.process.Ended():
 			n.process = nil
 			return fmt.Errorf("wait for Cassandra at %s: it ended before it was ready; from %s:\n%s", n.Address(), n.Log(), n.lastWords())
 		case <-ctx.Done():
@@ -196,7 +198,7 @@ func (n *Node) Stop() error {
 	if n.process == nil {
 		return nil
 	}
-	err := n.process.stop()
+	err := n.process.Stop()
 	n.process = nil
 	if err != nil {
 		return fmt.Errorf("stop Cassandra at %s: %w", n.Address(), err)
@@ -207,7 +209,7 @@ func (n *Node) Stop() error {
 // Kill ends the node as a crash would, and waits until it is gone.
 func (n *Node) Kill() {
 	if n.process != nil {
-		n.process.kill()
+		n.process.Kill()
 		n.process = nil
 	}
 }
@@ -223,7 +225,7 @@ func (n *Node) signal(s syscall.Signal, what string) error {
 	if n.process == nil {
 		return fmt.Errorf("%s Cassandra at %s: it does not run", what, n.Address())
 	}
-	if err := n.process.signal(s); err != nil {
+	if err := n.process.Signal(s); err != nil {
 		return fmt.Errorf("%s Cassandra at %s: %w", what, n.Address(), err)
 	}
 	return nil
