@@ -215,21 +215,16 @@ func TestNestedCallsStandOnWhatIsDurable(t *testing.T) {
 				w.must("warm", "get", "") // from here on it is known that the guest has no STARTUP
 				before = w.code.turns.Load()
 				armed.Store(true)
-				var waits []func(context.Context) (nola.Result, error)
+				var wg sync.WaitGroup
 				for i, s := range tt.steps {
 					inv := &nola.Invocation{Target: ref("a"), Operation: s.op, Payload: []byte(s.payload)}
 					if s.keyed {
 						inv.Key = key(uint64(i))
 					}
-					wait, err := w.m.Begin(inv)
-					if err != nil {
+					wg.Add(1)
+					if err := w.m.Begin(context.Background(), inv, func(nola.Result, error) { wg.Done() }); err != nil {
 						t.Fatal(err)
 					}
-					waits = append(waits, wait)
-				}
-				var wg sync.WaitGroup
-				for _, wait := range waits {
-					wg.Go(func() { _, _ = wait(context.Background()) })
 				}
 				wg.Wait()
 				armed.Store(false)

@@ -178,7 +178,7 @@ func (p *pool) dueRoom() int {
 	if p.m.called() {
 		return p.dueMax
 	}
-	return 2*p.dueMax
+	return 2 * p.dueMax
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.

@@ -184,28 +184,23 @@ func TestTurnSeesWhatIsNotDurable(t *testing.T) {
 	w.must("a", "get", "k1") // it is loaded
 	armed.Store(true)
 	before := w.code.turns.Load()
-	var waits []func(context.Context) (nola.Result, error)
+	results := make(chan string, 4)
 	for _, in := range [][2]string{{"put", "k2|new"}, {"put", "k0|new"}, {"del", "k3"}, {"list", "k|9"}} {
-		wait, err := w.m.Begin(&nola.Invocation{Target: ref("a"), Operation: in[0], Payload: []byte(in[1])})
-		if err != nil {
-			t.Fatal(err)
-		}
-		waits = append(waits, wait)
-	}
-	results := make(chan string, len(waits))
-	for _, wait := range waits {
-		go func() {
-			r, err := wait(context.Background())
+		inv := &nola.Invocation{Target: ref("a"), Operation: in[0], Payload: []byte(in[1])}
+		err := w.m.Begin(t.Context(), inv, func(r nola.Result, err error) {
 			if err != nil {
 				t.Error(err)
 			}
 			results <- string(r.Payload)
-		}()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	eventually(t, "all four turns have begun before any commit ends", func() bool { return w.code.turns.Load() >= before+4 })
 	close(listed)
 	got := make(map[string]bool)
-	for range waits {
+	for range cap(results) {
 		got[<-results] = true
 	}
 	if want := "k0=new k1=stored k2=new false"; !got[want] {
