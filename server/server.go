@@ -82,6 +82,13 @@ type Shards interface {
 	Advance(ctx context.Context, to time.Time) (time.Time, error)
 	// Shards describes the shards of this node.
 	Shards() []nola.ShardInfo
+	// TypeUsage answers what turns of each type have cost on this node, in the order
+	// of names.
+	TypeUsage() []nola.Usage
+	// ActorUsage is the same by actor, of those that have cost most.
+	ActorUsage() []nola.Usage
+	// UsageSince is when that began to be counted.
+	UsageSince() time.Time
 }
 
 // Config says what a server serves. Store, Modules and Shards are required.

@@ -327,6 +327,17 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			}
 		}
 		return "", nil
+	case "work": // slices of work, another actor called before each
+		n, _ := strconv.Atoi(arg)
+		for i := range n {
+			if _, err := h.Call(nola.OutCall{ID: "other", Operation: "get"}); err != nil {
+				return "", err
+			}
+			if err := h.Yield(uint64(i+1) * spinSlice); err != nil {
+				return "", err
+			}
+		}
+		return "", nil
 	case "fail": // does everything and fails
 		for _, f := range []func() error{
 			func() error { return h.Put([]byte("n"), []byte("999")) },

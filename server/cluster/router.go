@@ -321,6 +321,15 @@ func (m *Member) Advance(ctx context.Context, to time.Time) (time.Time, error) {
 // Shards describes the shards that this node serves.
 func (m *Member) Shards() []nola.ShardInfo { return m.shards.Shards() }
 
+// TypeUsage is what the turns of each type of actors have cost on this node.
+func (m *Member) TypeUsage() []nola.Usage { return m.shards.TypeUsage() }
+
+// ActorUsage is the same of the actors whose turns have taken most steps.
+func (m *Member) ActorUsage() []nola.Usage { return m.shards.ActorUsage() }
+
+// UsageSince is since when this node counts them.
+func (m *Member) UsageSince() time.Time { return m.shards.UsageSince() }
+
 // Reads is the store as seen from any node: rows are read where their shard is
 // served, for only its owner has them as they were last committed.
 func (m *Member) Reads(store persistence.Store) persistence.Store { return &reads{store, m} }
