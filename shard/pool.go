@@ -18,8 +18,8 @@ import (
 // that is due at one instant does not stand in front of calls; they always get one, so
 // that they are not starved either.
 //
-// Other turns do not queue here but for a run token, and whoever runs a turn is no
-// longer one of the workers: long turns keep no other work waiting.
+// Other turns do not queue here but for a run token. Whoever is at one task for long
+// is no longer one of the workers: long turns keep no other work waiting.
 type pool struct {
 	m      *Manager
 	max    int           // goroutines at work
@@ -38,9 +38,9 @@ type pool struct {
 	closed  bool
 }
 
-// duePatience is how long a task of what is due counts against dueMax: one that
-// takes longer, such as a guest that loops, holds up no other.
-const duePatience = 10 * time.Millisecond
+// taskPatience is how long a task counts against the workers, and against dueMax: one
+// that takes longer, such as a guest that loops, holds up no other.
+const taskPatience = 10 * time.Millisecond
 
 const (
 	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
@@ -148,33 +148,42 @@ func (p *pool) start(t task, h hold) {
 	if p.closed {
 		return
 	}
-	p.wg.Go(func() {
-		r := &runner{m: p.m, pooled: true, turning: true, token: h, holds: true, namespace: t.namespace()}
+	p.wg.Go(func() { p.run(t, h) })
+}
+
+// run runs a turn that has got a token, and then those that wait for that token
+// and have no goroutine of their own.
+func (p *pool) run(t task, h hold) {
+	r := &runner{m: p.m, pooled: true, turning: true, token: h, holds: true}
+	for some := true; some; {
+		r.namespace = t.namespace()
 		r.do(t)
-		r.release()
+		t, some = r.pass()
 		p.m.work.end()
 		p.mu.Lock()
 		p.turns--
 		p.tell()
+		some = some && !p.closed
 		p.mu.Unlock()
-	})
+	}
+	r.release()
 }
 
 // mayTurn reports whether r, for whom nobody waits, may run a turn of a namespace
-// itself: a token is free.
+// itself: it has a token that nobody waits for.
 func (r *runner) mayTurn(namespace string) bool {
 	if r.holds && r.m.tokens.waiting.Load() > 0 {
-		r.release()
+		return false // the turn gets into the line
 	}
 	if !r.holds {
 		r.token, r.holds = r.m.tokens.try()
-		r.namespace, r.steps = namespace, 0
+		r.steps = 0
 	}
+	r.namespace = namespace
 	return r.holds
 }
 
-// leave takes r from among the workers, for it is about to run a turn, which may
-// be long. The mutex is held.
+// leave takes r from among the workers, for its task takes long. The mutex is held.
 func (p *pool) leave(r *runner) {
 	if !r.turning {
 		r.turning = true
@@ -205,7 +214,16 @@ func (p *pool) later() bool { return p.due.n > 0 || p.ends.n > 0 }
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || p.later() && (p.dueBusy < p.dueMax || !p.m.called())
+	return len(p.queue) > 0 || p.later() && p.dueBusy < p.dueRoom()
+}
+
+// dueRoom is how many workers may be at what is due: more would only wait for
+// tokens.
+func (p *pool) dueRoom() int {
+	if p.m.called() {
+		return p.dueMax
+	}
+	return 2 * p.dueMax
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
@@ -313,12 +331,12 @@ func (q *endings) pop() task {
 // work does tasks until there are none.
 func (p *pool) work() {
 	r := &runner{m: p.m, pooled: true}
-	patience := time.AfterFunc(duePatience, func() {
+	patience := time.AfterFunc(taskPatience, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if r.busy {
 			p.yield(r)
-			p.leave(r) // it may wait for a token
+			p.leave(r)
 			p.staff()
 		}
 	})
@@ -333,12 +351,13 @@ func (p *pool) work() {
 			p.mu.Unlock()
 			return
 		}
-		var t task
-		if t, r.due = p.take(); r.due {
-			r.shares, r.busy = true, true
+		t, due := p.take()
+		if due {
+			r.shares = true
 			p.dueBusy++
-			patience.Reset(duePatience)
 		}
+		r.busy = true
+		patience.Reset(taskPatience)
 		p.staff()
 		p.mu.Unlock()
 		began := time.Now()
@@ -354,7 +373,7 @@ func (p *pool) work() {
 			p.active++
 		}
 		p.mu.Unlock()
-		if !r.due {
+		if !due {
 			continue
 		}
 		if spent += time.Since(began); spent >= dueSlice {

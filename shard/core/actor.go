@@ -112,7 +112,7 @@ type reminderCell struct {
 // be used by the actor's turn while that runs, and so may OverlayRange.
 func (a *Activation) Lookup(key string) (value []byte, found, known bool) {
 	c, ok := a.cells[key]
-	return c.value, ok && !c.deleted, ok
+	return c.value, ok && !c.deleted, ok || !a.exists // without the actor there is no state
 }
 
 // OverlayRange answers what the overlay knows of the keys that start with
