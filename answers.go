@@ -68,7 +68,27 @@ type ShardInfo struct {
 	Activations int
 	Unanswered  int // admitted and not yet answered
 	Due         int // entries of the due index in memory
+	// Turns, Steps and Bytes are the guests' turns, the steps that these took and the
+	// bytes that were committed, of this process since it started.
+	Turns, Steps, Bytes uint64
 }
+
+// Usage is what turns have cost: those of an actor, of all actors of a type (no ID),
+// or of a namespace (no Type).
+type Usage struct {
+	Ref   ActorRef
+	Turns uint64
+	// Steps are the runtime's, which the same turn always takes as many of.
+	Steps uint64
+	// StepsError is by how much Steps may be too high; it is never too low.
+	StepsError uint64
+	// RunTime is how long the turns took, without the calls that they waited for.
+	RunTime time.Duration
+}
+
+// UsageRest stands for the names of types and namespaces that are not told apart.
+// No name is like it.
+const UsageRest = "*"
 
 // LogRecord is a line of an actor's log.
 type LogRecord struct {

@@ -60,14 +60,12 @@ func (a *actors) InvokeMany(ctx context.Context, stream *connect.BidiStream[nola
 	defer stop()
 	sent := make(chan error, 1)
 	go func() {
-		err := m.send()
-		if err != nil {
-			stop() // nobody hears the answers
-		}
-		sent <- err
+		defer stop() // nobody hears the answers any more
+		sent <- m.send(ctx)
 	}()
 	err := m.receive(ctx)
-	m.close()
+	m.settle(ctx) // what was begun is answered, also if the stream ends with an error
+	stop()
 	if sendErr := <-sent; err == nil {
 		err = sendErr
 	}
@@ -80,9 +78,8 @@ func (a *actors) InvokeMany(ctx context.Context, stream *connect.BidiStream[nola
 type invokeMany struct {
 	a       *actors
 	stream  *connect.BidiStream[nolav1.InvokeManyRequest, nolav1.InvokeManyResponse]
-	slots   chan struct{} // one for each unanswered call
-	answers chan *nolav1.InvokeManyResult
-	wg      sync.WaitGroup
+	slots   chan struct{}                 // one for each unanswered call
+	answers chan *nolav1.InvokeManyResult // has room for each
 }
 
 func newInvokeMany(a *actors, stream *connect.BidiStream[nolav1.InvokeManyRequest, nolav1.InvokeManyResponse]) *invokeMany {
@@ -119,15 +116,10 @@ func (m *invokeMany) begin(ctx context.Context, c *nolav1.InvokeManyCall) {
 		m.answer(c.GetTag(), nola.Result{}, err)
 		return
 	}
-	wait, err := m.a.s.cfg.Shards.Begin(inv)
+	err = m.a.s.cfg.Shards.Begin(ctx, inv, func(result nola.Result, err error) { m.answer(c.GetTag(), result, err) })
 	if err != nil {
 		m.answer(c.GetTag(), nola.Result{}, err)
-		return
 	}
-	m.wg.Go(func() {
-		result, err := wait(ctx)
-		m.answer(c.GetTag(), result, err)
-	})
 }
 
 func (m *invokeMany) invocation(c *nolav1.InvokeManyCall) (*nola.Invocation, error) {
@@ -159,39 +151,46 @@ func (m *invokeMany) answer(tag uint64, result nola.Result, err error) {
 	} else {
 		r.Result = &nolav1.InvokeManyResult_Payload{Payload: result.Payload}
 	}
-	m.answers <- r // has room for every unanswered call
+	m.answers <- r
 }
 
-func (m *invokeMany) close() {
-	m.wg.Wait()
-	close(m.answers)
+// settle waits until every call has been answered, or ctx ends.
+func (m *invokeMany) settle(ctx context.Context) {
+	for range cap(m.slots) {
+		select {
+		case m.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
-// send brings answers back, as many at once as there are.
-func (m *invokeMany) send() error {
-	var failed error
-	for r := range m.answers {
-		batch := []*nolav1.InvokeManyResult{r}
+// send brings answers back, as many at once as there are, until ctx ends.
+func (m *invokeMany) send(ctx context.Context) error {
+	for {
+		var batch []*nolav1.InvokeManyResult
+		select {
+		case r := <-m.answers:
+			batch = append(batch, r)
+		case <-ctx.Done():
+			return nil
+		}
 	more:
 		for len(batch) < InvokeUnansweredMax {
 			select {
-			case r, ok := <-m.answers:
-				if !ok {
-					break more
-				}
+			case r := <-m.answers:
 				batch = append(batch, r)
 			default:
 				break more
 			}
 		}
-		if failed == nil {
-			failed = m.stream.Send(&nolav1.InvokeManyResponse{Results: batch})
+		if err := m.stream.Send(&nolav1.InvokeManyResponse{Results: batch}); err != nil {
+			return err
 		}
 		for range batch {
 			<-m.slots
 		}
 	}
-	return failed
 }
 
 func (a *actors) Cast(ctx context.Context, req *connect.Request[nolav1.CastRequest]) (*connect.Response[nolav1.CastResponse], error) {

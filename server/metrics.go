@@ -2,7 +2,6 @@ package server
 
 import (
 	"io"
-	"maps"
 	"net/http"
 	"net/http/pprof"
 	"sync"
@@ -50,19 +49,7 @@ type Metrics struct {
 
 	instanceBytes atomic.Pointer[func() int64]
 	runtime       atomic.Pointer[func(io.Writer) error]
-
-	stepsVec   *prometheus.CounterVec
-	steps      atomic.Pointer[map[actorType]prometheus.Counter] // replaced, never changed
-	stepsMu    sync.Mutex                                       // serialises replacements
-	stepsOther prometheus.Counter
 }
-
-// actorType is whose steps are summed.
-type actorType struct{ namespace, name string }
-
-// stepsTypesMax is how many types of actors are told apart in metrics; the
-// steps of further ones are summed under the type "other".
-const stepsTypesMax = 1000
 
 // served counts the requests to one procedure, by code.
 type served struct {
@@ -133,10 +120,6 @@ func NewMetrics() *Metrics {
 		m.turns[kind] = turns{byReason: everyReason(ended, kind.String()), seconds: lasted.WithLabelValues(kind.String())}
 	}
 
-	m.stepsVec = counters("nola_steps_total", "Steps that turns took by the meter, by namespace and type of the actor.", "namespace", "type")
-	m.stepsOther = lazily(m.stepsVec, "", "other")
-	m.steps.Store(&map[actorType]prometheus.Counter{})
-
 	m.rests = counter("nola_turn_rests_total", "How often a long turn rested for a millisecond because others had begun.")
 
 	m.commits = counter("nola_commits_total", "Commits, each of one or more batches.")
@@ -205,32 +188,6 @@ func (m *Metrics) Turn(kind nola.Kind, reason nola.Reason, d time.Duration) {
 	m.turns[kind].observe(reason, d)
 }
 
-// Steps counts what a turn of an actor cost, failed turns included.
-func (m *Metrics) Steps(ref nola.ActorRef, steps uint64) {
-	c, ok := (*m.steps.Load())[actorType{ref.Namespace, ref.Type}]
-	if !ok {
-		c = m.stepsOf(actorType{ref.Namespace, ref.Type})
-	}
-	c.Add(float64(steps))
-}
-
-// stepsOf makes the counter of a type, if there is room for it.
-func (m *Metrics) stepsOf(key actorType) prometheus.Counter {
-	m.stepsMu.Lock()
-	defer m.stepsMu.Unlock()
-	old := *m.steps.Load()
-	if c, ok := old[key]; ok {
-		return c
-	}
-	if len(old) >= stepsTypesMax {
-		return m.stepsOther
-	}
-	next := maps.Clone(old)
-	next[key] = m.stepsVec.WithLabelValues(key.namespace, key.name)
-	m.steps.Store(&next)
-	return next[key]
-}
-
 // Rested counts a rest of a long turn.
 func (m *Metrics) Rested(nola.ActorRef) { m.rests.Inc() }
 
@@ -265,11 +222,14 @@ func (m *Metrics) SetInstanceBytes(fn func() int64) { m.instanceBytes.Store(&fn)
 // SetRuntime says who writes the runtime's own figures, in the text format.
 func (m *Metrics) SetRuntime(write func(io.Writer) error) { m.runtime.Store(&write) }
 
-// node answers the gauges of a node when somebody asks.
+// node answers the gauges of a node, and what turns have cost, when somebody asks.
 type node struct {
 	shards        func() []nola.ShardInfo
+	usage         func() []nola.Usage
 	instanceBytes func() int64
 }
+
+var usageLabels = []string{"namespace", "type"}
 
 var (
 	descShards      = prometheus.NewDesc("nola_shards", "Shards that this node owns.", nil, nil)
@@ -277,10 +237,13 @@ var (
 	descUnanswered  = prometheus.NewDesc("nola_unanswered_calls", "Invocations that were admitted and wait for their outcome.", nil, nil)
 	descDue         = prometheus.NewDesc("nola_due_entries", "Entries of the due index that are held in memory.", nil, nil)
 	descCommitted   = prometheus.NewDesc("nola_shard_commits", "Commits ever made, by all shards.", nil, nil)
+	descSteps       = prometheus.NewDesc("nola_steps_total", "Steps that turns took by the meter, by namespace and type of the actor.", usageLabels, nil)
+	descTypeTurns   = prometheus.NewDesc("nola_type_turns_total", "Turns ended, by namespace and type of the actor.", usageLabels, nil)
+	descTypeSeconds = prometheus.NewDesc("nola_type_run_seconds_total", "How long turns ran without the calls that they waited for, by namespace and type of the actor.", usageLabels, nil)
 	descInstances   = prometheus.NewDesc("nola_instance_bytes", "Memory that guests hold.", nil, nil)
 )
 
-// Describe names the gauges.
+// Describe names them.
 func (n *node) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(n, ch) }
 
 // Collect answers them.
@@ -302,6 +265,14 @@ func (n *node) Collect(ch chan<- prometheus.Metric) {
 	gauge(descDue, due)
 	gauge(descCommitted, seq)
 	gauge(descInstances, float64(n.instanceBytes()))
+	for _, u := range n.usage() {
+		count := func(desc *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, v, u.Ref.Namespace, u.Ref.Type)
+		}
+		count(descSteps, float64(u.Steps))
+		count(descTypeTurns, float64(u.Turns))
+		count(descTypeSeconds, u.RunTime.Seconds())
+	}
 }
 
 // AdminHandler serves operators: /metrics in the Prometheus text format,
@@ -309,7 +280,7 @@ func (n *node) Collect(ch chan<- prometheus.Metric) {
 // operators come.
 func (s *Server) AdminHandler() http.Handler {
 	nodes := prometheus.NewRegistry()
-	nodes.MustRegister(&node{shards: s.cfg.Shards.Shards, instanceBytes: s.cfg.Metrics.heldBytes})
+	nodes.MustRegister(&node{shards: s.cfg.Shards.Shards, usage: s.cfg.Shards.TypeUsage, instanceBytes: s.cfg.Metrics.heldBytes})
 	all := prometheus.Gatherers{s.cfg.Metrics.registry, nodes}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metricsHandler(all))

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,11 +36,6 @@ func TestMetricsCount(t *testing.T) {
 	m.Firing(nola.OutcomeFired, 0, false, 20*time.Millisecond)
 	m.Firing(nola.OutcomeMissedWindow, 7, false, 0)
 	m.Firing(99, 1, true, 0)
-	m.Steps(nola.ActorRef{Namespace: "default", Type: "counter", ID: "a"}, 40)
-	m.Steps(nola.ActorRef{Namespace: "default", Type: "counter", ID: "b"}, 2)
-	for i := range stepsTypesMax + 5 {
-		m.Steps(nola.ActorRef{Namespace: "many", Type: strconv.Itoa(i)}, 3)
-	}
 	m.SetRuntime(func(w io.Writer) error {
 		_, err := io.WriteString(w, "runtime_slots 5\n")
 		return err
@@ -51,6 +45,12 @@ func TestMetricsCount(t *testing.T) {
 	nodes.MustRegister(&node{
 		shards: func() []nola.ShardInfo {
 			return []nola.ShardInfo{{Activations: 2, Due: 1}, {Shard: 1, Activations: 3, Unanswered: 4}}
+		},
+		usage: func() []nola.Usage {
+			return []nola.Usage{
+				{Ref: nola.ActorRef{Namespace: "default", Type: "counter"}, Turns: 3, Steps: 42, RunTime: 1500 * time.Millisecond},
+				{Ref: nola.ActorRef{Namespace: "many", Type: nola.UsageRest}, Turns: 6, Steps: 18},
+			}
 		},
 		instanceBytes: m.heldBytes,
 	})
@@ -85,8 +85,9 @@ func TestMetricsCount(t *testing.T) {
 		`engine_files 3`,
 		`runtime_slots 5`,
 		`nola_steps_total{namespace="default",type="counter"} 42`,
-		`nola_steps_total{namespace="many",type="998"} 3`,
-		`nola_steps_total{namespace="",type="other"} 18`,
+		`nola_type_turns_total{namespace="default",type="counter"} 3`,
+		`nola_type_run_seconds_total{namespace="default",type="counter"} 1.5`,
+		`nola_steps_total{namespace="many",type="*"} 18`,
 	} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("metrics lack %s", want)
@@ -107,7 +108,6 @@ func TestMetricsDoNotAllocate(t *testing.T) {
 		m.rpc("/nola.v1.ActorService/Invoke", "", time.Millisecond)
 		m.gateway(nola.ReasonUnavailable, time.Millisecond)
 		m.Turn(nola.KindCall, "", time.Millisecond)
-		m.Steps(nola.ActorRef{Namespace: "default", Type: "counter", ID: "a"}, 40)
 		m.Commit(1, 100, time.Millisecond)
 		m.Firing(nola.OutcomeFired, 1, true, time.Millisecond)
 	}

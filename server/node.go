@@ -157,7 +157,6 @@ func counted(tell shard.Events, m *Metrics) shard.Events {
 	turn, rested, commit, fired := tell.Turn, tell.Rested, tell.Commit, tell.Fired
 	tell.Turn = func(kind nola.Kind, ref nola.ActorRef, took time.Duration, steps uint64, err error) {
 		m.Turn(kind, reasonOf(err), took)
-		m.Steps(ref, steps)
 		if turn != nil {
 			turn(kind, ref, took, steps, err)
 		}

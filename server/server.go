@@ -27,8 +27,9 @@ type Shards interface {
 	// Invoke runs a call and answers when its effects are durable.
 	Invoke(ctx context.Context, inv *nola.Invocation) (nola.Result, error)
 	// Begin puts a call into its actor's mailbox: calls begun one after another
-	// reach an actor in that order. wait answers as Invoke does.
-	Begin(inv *nola.Invocation) (wait func(context.Context) (nola.Result, error), err error)
+	// reach an actor in that order. Unless it answers an error, done is called once
+	// with what Invoke would answer, and must not wait.
+	Begin(ctx context.Context, inv *nola.Invocation, done func(nola.Result, error)) error
 	// Cast answers once the cast is durable; a zero due time is now.
 	Cast(ctx context.Context, inv *nola.Invocation, due time.Time) (nola.InvocationID, error)
 	// GetInvocation tells how an invocation ended, by its id or its key.
@@ -81,6 +82,13 @@ type Shards interface {
 	Advance(ctx context.Context, to time.Time) (time.Time, error)
 	// Shards describes the shards of this node.
 	Shards() []nola.ShardInfo
+	// TypeUsage answers what turns of each type have cost on this node, in the order
+	// of names.
+	TypeUsage() []nola.Usage
+	// ActorUsage is the same by actor, of those that have cost most.
+	ActorUsage() []nola.Usage
+	// UsageSince is when that began to be counted.
+	UsageSince() time.Time
 }
 
 // Config says what a server serves. Store, Modules and Shards are required.
@@ -136,6 +144,9 @@ const (
 	MessageBytesMax = 8 << 20 // all but pushes of modules
 	PushBytesMax    = nolaModuleBytesMax + 1<<20
 	HeaderBytesMax  = 64 << 10
+	// compressBytesMin is the size from which on answers are compressed, for clients
+	// that take that: below, it costs more than it saves.
+	compressBytesMin = 16 << 10
 )
 
 const nolaModuleBytesMax = 64 << 20
@@ -202,6 +213,7 @@ func (s *Server) route() error {
 		return connect.WithHandlerOptions(
 			connect.WithCodec(jsonCodec{}),
 			connect.WithReadMaxBytes(max),
+			connect.WithCompressMinBytes(compressBytesMin),
 			connect.WithInterceptors(&interceptor{s: s, valid: valid}),
 			connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
 				s.log.Error("handler panicked", "procedure", spec.Procedure, "panic", p, "stack", string(debug.Stack()))

@@ -1,6 +1,7 @@
 package shard_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -54,17 +55,17 @@ func benchmarkCalls(b *testing.B, w *world, actors int, op string) {
 }
 
 // smallGuest is the conformance guest in C under wasmhost.
-func smallGuest(b *testing.B) nola.Module {
+func smallGuest(b testing.TB) nola.Module {
 	b.Helper()
 	code, err := os.ReadFile("../testdata/guests/small/small.wasm")
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, err := wasmhost.New(b.Context(), wasmhost.Config{InstancesBytesMax: 2 << 30})
+	r, err := wasmhost.New(context.Background(), wasmhost.Config{InstancesBytesMax: 2 << 30})
 	if err != nil {
 		b.Fatal(err)
 	}
-	m, err := r.Prepare(b.Context(), code, nola.Manifest{})
+	m, err := r.Prepare(context.Background(), code, nola.Manifest{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -29,6 +29,8 @@ func (h *host) Call(c nola.OutCall) ([]byte, error) {
 		return nil, err
 	}
 	h.calls++
+	left := time.Now()
+	defer func() { h.away += time.Since(left) }()
 	inv := &nola.Invocation{
 		ID: h.derived("call", h.calls), Kind: nola.KindCall, Target: ref, Operation: c.Operation,
 		Payload: append([]byte(nil), c.Payload...), Create: c.Create, Chain: chain, Deadline: h.deadline(),
@@ -63,7 +65,7 @@ func (h *host) Call(c nola.OutCall) ([]byte, error) {
 	case err != nil && m.cfg.Peers != nil && b != h.b && homeless(err, inv):
 		return r.abroad(h, inv) // it has moved just now
 	case err == nil && call.Unwritten && b != h.b:
-		err = m.trusted(b.id)
+		err = m.trusted(m.ctx, b.id)
 	}
 	if err != nil {
 		return nil, err

@@ -18,6 +18,10 @@
 // A caller runs turns of its actor only until its own call is answered; then it
 // hands the next turn to the caller that waits for it.
 //
+// What turns have cost is summed by type exactly, and by actor in a sketch of bounded
+// memory (usage.go). Shards are dealt out to groups, each with a mutex of its own,
+// which is all that a turn takes for it.
+//
 // # States of a shard
 //
 // A shard is open under an epoch until it is fenced; then its memory is dropped,

@@ -52,12 +52,11 @@ type runner struct {
 	holds bool
 	spare *claim // used before, with nothing in it
 	// pooled marks a goroutine of the pool. It is one of the workers unless turning
-	// is set: it runs a turn, or has waited for one for long. The pool's mutex
-	// guards turning, busy and shares.
+	// is set: it runs a turn that got a token, or has been at one task for long. The
+	// pool's mutex guards turning, busy and shares.
 	pooled  bool
 	turning bool
-	due     bool // of the pool: does what is due
-	busy    bool // does it now
+	busy    bool // of the pool: does a task
 	shares  bool // has a share of what may do so
 	out     core.Output
 
@@ -76,13 +75,31 @@ func (m *Manager) step(b *box, in core.Input, out *core.Output) {
 			t.Act.Shell = new(guest) // here, so that whoever ends the activation finds it
 		}
 	}
+	var guests []*guest // taken here: once a turn has ended, the activation may give its guest up
+	for _, i := range out.Interrupts {
+		guests = append(guests, i.Act.Shell.(*guest))
+	}
 	wake, bytes := b.core.Wake(), b.core.Bytes()
-	m.clock.note(b, wake) // in the order of the steps, or a wake-up is lost
+	// In the order of the steps, or a wake-up is lost, or somebody waits for what is
+	// queued afterwards.
+	m.clock.note(b, wake)
+	for _, t := range out.Ends {
+		m.pool.submitEnd(b, t)
+	}
 	b.mu.Unlock()
 	m.noteBytes(b, bytes)
-	for _, i := range out.Interrupts {
-		i.Act.Shell.(*guest).interrupt(i)
+	for n, i := range out.Interrupts {
+		guests[n].interrupt(i)
 	}
+	for _, t := range out.Hurry {
+		m.pool.hurry(t)
+	}
+	if m.room.waiting.Load() > 0 {
+		for _, t := range out.Ends {
+			m.pool.hurry(t)
+		}
+	}
+	out.Ends, out.Hurry = out.Ends[:0], out.Hurry[:0]
 	clear(out.Interrupts)
 	out.Interrupts = out.Interrupts[:0]
 }
@@ -143,7 +160,7 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 			if !m.commit.request(b) {
 				continue
 			}
-			if nested || r.due { // who does what is due goes on with it
+			if nested || r.pooled { // who does what nobody waits for goes on with it
 				m.commit.handOver()
 				continue
 			}
@@ -176,7 +193,7 @@ func (r *runner) await(ctx context.Context, b *box, w *waiter, call *core.Call, 
 	if call != nil && !w.ran && !call.Inv.Deadline.IsZero() {
 		if v := r.m.cfg.Virtual; v != nil {
 			t := v.timer(call.Inv.Deadline, r.m.work.begin)
-			defer r.stopTimer(v, t)
+			defer r.m.stopTimer(v, t)
 			expired = t.c
 		} else {
 			t := time.NewTimer(call.Inv.Deadline.Sub(r.m.cfg.Now()))
@@ -277,7 +294,10 @@ func (m *Manager) handOn(b *box, t *core.Turn) {
 // answer wakes those whose tickets are decided, and tells of firings.
 func (m *Manager) answer(out *core.Output) {
 	for _, t := range out.Answers {
-		if w, ok := t.Shell.(*waiter); ok {
+		switch w := t.Shell.(type) {
+		case *begun:
+			w.decided()
+		case *waiter:
 			w.work.begin()
 			w.events <- nil
 			if w.work.virtual && w.state.Load() == left {

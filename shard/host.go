@@ -49,7 +49,8 @@ type host struct {
 	random    *rand.ChaCha8
 	started   bool
 	startedAt time.Time
-	lost      error // a nested call reached nobody: the turn is rolled back
+	lost      error         // a nested call reached nobody: the turn is rolled back
+	away      time.Duration // in nested calls
 
 	turn   nola.Turn
 	writes []nola.Write // memory for effects

@@ -126,13 +126,13 @@ func (m *Manager) Invoke(ctx context.Context, inv *nola.Invocation) (nola.Result
 	case gone:
 		return nola.Result{ID: inv.ID}, errGone(ctx)
 	}
-	return m.result(c)
+	return m.result(ctx, c)
 }
 
 // result is what a call came to, if memory may be asked.
-func (m *Manager) result(c *core.Call) (nola.Result, error) {
+func (m *Manager) result(ctx context.Context, c *core.Call) (nola.Result, error) {
 	if c.Unwritten {
-		if err := m.trusted(nola.ShardOf(c.Inv.Target, len(m.boxes))); err != nil {
+		if err := m.trusted(ctx, nola.ShardOf(c.Inv.Target, len(m.boxes))); err != nil {
 			return nola.Result{ID: c.Inv.ID}, err
 		}
 	}
@@ -141,23 +141,29 @@ func (m *Manager) result(c *core.Call) (nola.Result, error) {
 
 // Begin puts one call into its actor's mailbox, as Invoke does, and returns
 // before it is answered: calls begun one after another reach an actor in that
-// order. wait must be called once; it answers as Invoke does.
-func (m *Manager) Begin(inv *nola.Invocation) (wait func(context.Context) (nola.Result, error), err error) {
+// order. done is called once with what Invoke would answer, on any goroutine, and
+// must not wait; it is not called if Begin answers an error. A call that has not
+// started when ctx ends is taken back.
+func (m *Manager) Begin(ctx context.Context, inv *nola.Invocation, done func(nola.Result, error)) error {
 	if err := m.check(inv); err != nil {
-		return nil, err
+		return err
 	}
 	inv.Kind = nola.KindCall
-	bytes := len(inv.Payload)
-	if err := m.enter(bytes); err != nil {
-		return nil, err
+	if err := m.enter(len(inv.Payload)); err != nil {
+		return err
 	}
 	c := m.newCall(inv)
-	b, w := m.boxOf(inv.Target), m.newWaiter()
-	c.Shell = w
+	n := &begun{m: m, call: c, bytes: len(inv.Payload), done: done}
+	c.Shell = n
+	b := m.boxOf(inv.Target)
 	m.work.begin()
 	defer m.work.end()
 	var out core.Output
+	n.set.Lock()
 	m.step(b, c, &out)
+	n.forgetDeadline = m.after(inv.Deadline, func() { m.bring(b, &core.Cancel{Call: c, Err: core.ErrExpired(inv)}) })
+	n.forgetCaller = context.AfterFunc(ctx, func() { m.bring(b, &core.Cancel{Call: c, Err: errCanceled(ctx)}) })
+	n.set.Unlock()
 	// What is read here is what puts the call into its place.
 	for len(out.Loads) > 0 {
 		l := out.Loads[0]
@@ -168,17 +174,59 @@ func (m *Manager) Begin(inv *nola.Invocation) (wait func(context.Context) (nola.
 	m.answer(&out)
 	m.closeAll(&out)
 	m.leave(b, &out)
-	return func(ctx context.Context) (nola.Result, error) {
-		defer m.leaveNode(bytes)
-		m.work.begin()
-		defer m.work.end()
-		r := m.runner()
-		defer r.release()
-		if r.await(ctx, b, w, c, false) {
-			return nola.Result{ID: inv.ID}, errGone(ctx)
+	return nil
+}
+
+// begun is a call that no goroutine waits with.
+type begun struct {
+	m     *Manager
+	call  *core.Call
+	bytes int
+	done  func(nola.Result, error)
+
+	set            sync.Mutex // held until the fields below are: others may decide the call before
+	forgetDeadline func()
+	forgetCaller   func() bool
+}
+
+// decided tells what the call came to.
+func (n *begun) decided() {
+	n.set.Lock()
+	n.forgetDeadline()
+	n.forgetCaller()
+	n.set.Unlock()
+	if n.m.cfg.Strict && n.call.Unwritten {
+		n.m.wg.Go(func() { // as it waits for the store; it ends with the manager at the latest
+			n.done(n.m.result(n.m.ctx, n.call))
+			n.m.leaveNode(n.bytes)
+		})
+		return
+	}
+	n.m.leaveNode(n.bytes)
+	n.done(n.m.result(n.m.ctx, n.call))
+}
+
+// after has f called at a time, on a goroutine of its own, unless that is
+// forgotten before.
+func (m *Manager) after(at time.Time, f func()) (forget func()) {
+	v := m.cfg.Virtual
+	if v == nil {
+		t := time.AfterFunc(at.Sub(m.cfg.Now()), f)
+		return func() { t.Stop() }
+	}
+	t := v.timer(at, m.work.begin)
+	forgotten := make(chan struct{})
+	go func() { // ends with the manager at the latest
+		defer m.stopTimer(v, t)
+		select {
+		case now := <-t.c:
+			f()
+			t.c <- now // its share of the work goes back with it
+		case <-forgotten:
+		case <-m.ctx.Done():
 		}
-		return m.result(c)
-	}, nil
+	}()
+	return func() { close(forgotten) }
 }
 
 func (m *Manager) call(ctx context.Context, inv *nola.Invocation) (c *core.Call, gone bool, err error) {
@@ -252,7 +300,7 @@ func (m *Manager) GetInvocation(ctx context.Context, ref nola.ActorRef, id nola.
 	if q.Err != nil {
 		return nola.InvocationInfo{}, q.Err
 	}
-	if err := m.trusted(b.id); err != nil {
+	if err := m.trusted(ctx, b.id); err != nil {
 		return nola.InvocationInfo{}, err
 	}
 	if !key.IsZero() {
@@ -324,7 +372,7 @@ func (m *Manager) control(ctx context.Context, kind core.ControlKind, ref nola.A
 		return nola.ActorInfo{}, errGone(ctx)
 	}
 	if kind == core.Describe && c.Err == nil {
-		c.Err = m.trusted(b.id)
+		c.Err = m.trusted(ctx, b.id)
 	}
 	return c.Info, c.Err
 }
@@ -369,7 +417,7 @@ func (m *Manager) schedule(ctx context.Context, op *core.ScheduleOp) error {
 		return errGone(ctx)
 	}
 	if op.Kind == core.GetSchedule && op.Err == nil {
-		op.Err = m.trusted(b.id)
+		op.Err = m.trusted(ctx, b.id)
 	}
 	switch {
 	case op.Err != nil:

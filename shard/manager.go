@@ -56,6 +56,10 @@ type Config struct {
 	// Logger hears of changes of state: default slog.Default.
 	Logger *slog.Logger
 	Events Events
+	// Strict has answers for which nothing was committed wait for a look into the
+	// store that began after the turn (persistence.Fencer), so that no clock decides
+	// whether they are of the present. It has no effect on a store that is no Fencer.
+	Strict bool
 	// Peers, if set, are the other nodes that serve shards of the store. Then this
 	// one serves those only that it was given with OpenShard.
 	Peers Peers
@@ -116,6 +120,7 @@ type Manager struct {
 	logs   logs
 	room   room
 	starts startups
+	usage  usage
 	work   work
 	// advancing is held by who moves virtual time.
 	advancing chan struct{}
@@ -141,6 +146,8 @@ type box struct {
 	epoch atomic.Uint64
 	// bytes is the memory of its instances.
 	bytes atomic.Int64
+	// turns, steps and written are what Manager.Shards tells of its work.
+	turns, steps, written atomic.Uint64
 	// ready is set while the shard is listed for a commit; the committer's mutex
 	// guards it.
 	ready bool
@@ -165,6 +172,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.commit.init(&m.work)
 	m.clock.init()
 	m.room.init()
+	m.usage.init(cfg.Now(), m.info.Shards, cfg.Tokens)
 	ids := make([]nola.ShardID, m.info.Shards)
 	m.boxes = make([]*box, m.info.Shards)
 	for i := range ids {
@@ -327,8 +335,10 @@ func (m *Manager) Shards() []nola.ShardInfo {
 			continue
 		}
 		b.mu.Lock()
-		list = append(list, b.core.Info())
+		info := b.core.Info()
 		b.mu.Unlock()
+		info.Turns, info.Steps, info.Bytes = b.turns.Load(), b.steps.Load(), b.written.Load()
+		list = append(list, info)
 	}
 	return list
 }

@@ -26,21 +26,19 @@ func (h *host) readonly() bool {
 	return slices.Contains(h.g.module.Manifest().ReadonlyOperations, h.inv.Operation)
 }
 
-// recall gives a fresh instance the memory that its actor keeps, and reports
-// whether there was one. Such an actor goes on: it is not told that it begins.
+// recall reports whether the actor of a fresh instance keeps a memory. Such an actor
+// goes on: it is not told that it begins. A memory of another version's has it move.
 func (r *runner) recall(h *host) (bool, error) {
 	kept, g := h.t.Act.Memory(), h.g
-	if kept == nil {
-		return false, nil
-	}
-	if k, ok := g.instance.(nola.Keeper); ok && g.keeps() && k.Image() == kept.Image {
-		return true, k.Restore(kept)
+	if kept == nil || fits(g.instance, g.module, kept) {
+		return kept != nil, nil
 	}
 	return true, r.upgrade(h, kept)
 }
 
 // upgrade has the version whose memory was kept say what it holds, and gives that
-// to an instance of the version that is to run. All of it is part of the turn.
+// to an instance of the version that is to run. All of it is part of the turn, which
+// has one instance at a time.
 func (r *runner) upgrade(h *host, kept *nola.Memory) error {
 	g, ref := h.g, h.t.Act.Ref()
 	refuse := func(format string, args ...any) error {
@@ -50,17 +48,14 @@ func (r *runner) upgrade(h *host, kept *nola.Memory) error {
 	if err != nil {
 		return refuse("the old version cannot be run: %v", err)
 	}
-	in, err := old.Instantiate(ref)
+	g.replace(nil)
+	in, err := r.instantiate(h, old)
 	if err != nil {
 		return err
 	}
 	g.replace(in)
-	k, ok := in.(nola.Keeper)
-	if !ok || k.Image() != kept.Image {
+	if !fits(in, old, kept) {
 		return refuse("what is version %d now begins with another memory; push the module that it was", kept.Version)
-	}
-	if err := k.Restore(kept); err != nil {
-		return err
 	}
 	state, err := h.invoke(nola.OperationExport, nil)
 	if errors.Is(err, errOperationNotFound) {
@@ -69,7 +64,8 @@ func (r *runner) upgrade(h *host, kept *nola.Memory) error {
 	if err != nil {
 		return err
 	}
-	if in, err = r.instantiate(h); err != nil {
+	g.replace(nil)
+	if in, err = r.instantiate(h, g.module); err != nil {
 		return err
 	}
 	g.replace(in)

@@ -12,12 +12,13 @@ import (
 // by the limits of the shards: one task per activation with a turn, stream,
 // load or tick.
 //
-// What is due has a queue of its own. While others call it gets some of the
-// processors only, so that a herd that is due at one instant does not stand in
-// front of them; it always gets one, so that it is not starved either.
+// What is due has a queue of its own, and so has SHUTDOWN of actors that nobody asks
+// for. While others call, the two get some of the processors only, so that a herd
+// that is due at one instant does not stand in front of calls; they always get one, so
+// that they are not starved either.
 //
-// Other turns do not queue here but for a run token, and whoever runs a turn is no
-// longer one of the workers: long turns keep no other work waiting.
+// Other turns do not queue here but for a run token. Whoever is at one task for long
+// is no longer one of the workers: long turns keep no other work waiting.
 type pool struct {
 	m      *Manager
 	max    int           // goroutines at work
@@ -28,15 +29,17 @@ type pool struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []task
 	due     rounds
+	ends    endings
 	active  int // workers, not parked
 	dueBusy int // of these, with a share of dueMax
+	endNext bool
 	turns   int // that run, or wait for a token
 	closed  bool
 }
 
-// duePatience is how long a task of what is due counts against dueMax: one that
-// takes longer, such as a guest that loops, holds up no other.
-const duePatience = 10 * time.Millisecond
+// taskPatience is how long a task counts against the workers, and against dueMax: one
+// that takes longer, such as a guest that loops, holds up no other.
+const taskPatience = 10 * time.Millisecond
 
 const (
 	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
@@ -89,15 +92,46 @@ func (p *pool) submit(t task) {
 	case t.turn != nil:
 		p.turns++
 		p.mu.Unlock()
-		if h, ok := p.m.tokens.claim(t.namespace(), false, &claim{task: t}); ok {
-			p.start(t, h)
-		}
+		p.line(t)
 		return
 	default:
 		p.queue = append(p.queue, t)
 	}
 	p.staff()
 	p.mu.Unlock()
+}
+
+// submitEnd queues the SHUTDOWN of an actor that nobody asks for.
+func (p *pool) submitEnd(b *box, t *core.Turn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.m.work.begin()
+	p.ends.push(task{box: b, turn: t})
+	p.staff()
+}
+
+// hurry has a SHUTDOWN that is queued get into the line for a run token, as what
+// callers wait for does.
+func (p *pool) hurry(turn *core.Turn) {
+	p.mu.Lock()
+	t, ok := p.ends.remove(turn)
+	if !ok || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.turns++
+	p.mu.Unlock()
+	p.line(t)
+}
+
+// line starts a turn, or puts it into the line for a run token.
+func (p *pool) line(t task) {
+	if h, ok := p.m.tokens.claim(t.namespace(), false, &claim{task: t}); ok {
+		p.start(t, h)
+	}
 }
 
 // start runs a turn that has got a token.
@@ -107,33 +141,42 @@ func (p *pool) start(t task, h hold) {
 	if p.closed {
 		return
 	}
-	p.wg.Go(func() {
-		r := &runner{m: p.m, pooled: true, turning: true, token: h, holds: true, namespace: t.namespace()}
+	p.wg.Go(func() { p.run(t, h) })
+}
+
+// run runs a turn that has got a token, and then those that wait for that token
+// and have no goroutine of their own.
+func (p *pool) run(t task, h hold) {
+	r := &runner{m: p.m, pooled: true, turning: true, token: h, holds: true}
+	for some := true; some; {
+		r.namespace = t.namespace()
 		r.do(t)
-		r.release()
+		t, some = r.pass()
 		p.m.work.end()
 		p.mu.Lock()
 		p.turns--
 		p.tell()
+		some = some && !p.closed
 		p.mu.Unlock()
-	})
+	}
+	r.release()
 }
 
 // mayTurn reports whether r, for whom nobody waits, may run a turn of a namespace
-// itself: a token is free.
+// itself: it has a token that nobody waits for.
 func (r *runner) mayTurn(namespace string) bool {
 	if r.holds && r.m.tokens.waiting.Load() > 0 {
-		r.release()
+		return false // the turn gets into the line
 	}
 	if !r.holds {
 		r.token, r.holds = r.m.tokens.try()
-		r.namespace, r.steps = namespace, 0
+		r.steps = 0
 	}
+	r.namespace = namespace
 	return r.holds
 }
 
-// leave takes r from among the workers, for it is about to run a turn, which may
-// be long. The mutex is held.
+// leave takes r from among the workers, for its task takes long. The mutex is held.
 func (p *pool) leave(r *runner) {
 	if !r.turning {
 		r.turning = true
@@ -155,12 +198,25 @@ func (p *pool) tell() {
 
 // idle reports whether nothing is left to do. The mutex is held.
 func (p *pool) idle() bool {
-	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && p.due.n == 0
+	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && !p.later()
 }
+
+// later reports whether there is something of what leaves room for calls. The mutex
+// is held.
+func (p *pool) later() bool { return p.due.n > 0 || p.ends.n > 0 }
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || p.due.n > 0 && (p.dueBusy < p.dueMax || !p.m.called())
+	return len(p.queue) > 0 || p.later() && p.dueBusy < p.dueRoom()
+}
+
+// dueRoom is how many workers may be at what is due: more would only wait for
+// tokens.
+func (p *pool) dueRoom() int {
+	if p.m.called() {
+		return p.dueMax
+	}
+	return 2 * p.dueMax
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
@@ -171,9 +227,13 @@ func (p *pool) staff() {
 	}
 }
 
-// take answers the next task. The mutex is held, and there is one.
-func (p *pool) take() (t task, due bool) {
+// take answers the next task, and whether it is of what leaves room for calls. The
+// mutex is held, and there is one.
+func (p *pool) take() (t task, later bool) {
 	if len(p.queue) == 0 {
+		if p.endNext = !p.endNext; p.ends.n > 0 && (p.endNext || p.due.n == 0) {
+			return p.ends.pop(), true
+		}
 		return p.due.pop(), true
 	}
 	t = p.queue[0]
@@ -218,15 +278,58 @@ func (q *rounds) pop() task {
 	return t
 }
 
+// endings is a queue of SHUTDOWN turns, first come, first served, out of which
+// single ones may be taken.
+type endings struct {
+	n     int // that are not gone
+	queue []*task
+	of    map[*core.Turn]*task
+}
+
+func (q *endings) push(t task) {
+	if q.of == nil {
+		q.of = make(map[*core.Turn]*task)
+	}
+	q.of[t.turn] = &t
+	q.queue = append(q.queue, &t)
+	q.n++
+}
+
+// remove takes the turn out, if it is there.
+func (q *endings) remove(turn *core.Turn) (t task, ok bool) {
+	e := q.of[turn]
+	if e == nil {
+		return task{}, false
+	}
+	t, *e = *e, task{} // its place in the queue is passed over
+	delete(q.of, turn)
+	if q.n--; q.n == 0 {
+		q.queue = nil
+	}
+	return t, true
+}
+
+// pop answers the next task; there is one.
+func (q *endings) pop() task {
+	for {
+		e := q.queue[0]
+		q.queue = q.queue[1:]
+		if e.turn != nil {
+			t, _ := q.remove(e.turn)
+			return t
+		}
+	}
+}
+
 // work does tasks until there are none.
 func (p *pool) work() {
 	r := &runner{m: p.m, pooled: true}
-	patience := time.AfterFunc(duePatience, func() {
+	patience := time.AfterFunc(taskPatience, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if r.busy {
 			p.yield(r)
-			p.leave(r) // it may wait for a token
+			p.leave(r)
 			p.staff()
 		}
 	})
@@ -241,12 +344,13 @@ func (p *pool) work() {
 			p.mu.Unlock()
 			return
 		}
-		var t task
-		if t, r.due = p.take(); r.due {
-			r.shares, r.busy = true, true
+		t, due := p.take()
+		if due {
+			r.shares = true
 			p.dueBusy++
-			patience.Reset(duePatience)
 		}
+		r.busy = true
+		patience.Reset(taskPatience)
 		p.staff()
 		p.mu.Unlock()
 		began := time.Now()
@@ -262,7 +366,7 @@ func (p *pool) work() {
 			p.active++
 		}
 		p.mu.Unlock()
-		if !r.due {
+		if !due {
 			continue
 		}
 		if spent += time.Since(began); spent >= dueSlice {
@@ -337,7 +441,7 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue, p.due = nil, rounds{}
+	p.queue, p.due, p.ends = nil, rounds{}, endings{}
 	p.mu.Unlock()
 	p.wg.Wait()
 }

@@ -259,8 +259,8 @@ func TestAnswerDoesNotWaitForTheNextTurn(t *testing.T) {
 		first <- err
 	}()
 	eventually(t, "the first turn runs", func() bool { return w.code.turns.Load() >= 1 })
-	second, err := w.m.Begin(&nola.Invocation{Target: ref("a"), Operation: "wait", Payload: []byte("two")})
-	if err != nil {
+	second := make(chan error, 1)
+	if err := w.m.Begin(t.Context(), &nola.Invocation{Target: ref("a"), Operation: "wait", Payload: []byte("two")}, func(_ nola.Result, err error) { second <- err }); err != nil {
 		t.Fatal(err)
 	}
 	close(w.code.gate("one"))
@@ -273,7 +273,7 @@ func TestAnswerDoesNotWaitForTheNextTurn(t *testing.T) {
 		t.Error("the first call waits for the turn of the second")
 	}
 	close(w.code.gate("two"))
-	if _, err := second(t.Context()); err != nil {
+	if err := <-second; err != nil {
 		t.Error(err)
 	}
 }

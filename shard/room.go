@@ -2,6 +2,7 @@ package shard
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,12 +105,17 @@ var errNodeOverloaded = &nola.Error{Reason: nola.ReasonNodeOverloaded}
 // roomPatience is how long a turn waits for memory.
 const roomPatience = 2 * time.Second
 
-// instantiate makes an instance for the turn. If there is no memory for it, the
-// turn lets others have its run token and waits for idle actors to leave;
-// NODE_OVERLOADED means that they did not, or that too many turns wait.
-func (r *runner) instantiate(h *host) (nola.Instance, error) {
-	m := r.m
-	in, err := h.g.module.Instantiate(h.t.Act.Ref())
+// instantiate makes an instance of module for the turn, which must have none: who
+// waits for memory must hold none. It has the memory that the actor keeps, if there
+// is one of its image. If there is no memory for it, the turn lets others have its
+// run token and waits for idle actors to leave; NODE_OVERLOADED means that they did
+// not, or that too many turns wait.
+func (r *runner) instantiate(h *host, module nola.Module) (nola.Instance, error) {
+	m, ref, kept := r.m, h.t.Act.Ref(), h.t.Act.Memory()
+	if h.g.instance != nil {
+		panic(fmt.Sprintf("shard: %s is to have a second instance", ref))
+	}
+	in, err := instanceOf(module, ref, kept)
 	if !errors.Is(err, errNodeOverloaded) {
 		return in, err
 	}
@@ -130,7 +136,7 @@ func (r *runner) instantiate(h *host) (nola.Instance, error) {
 	defer timer.Stop()
 	for {
 		freed := m.room.next()
-		if in, err = h.g.module.Instantiate(h.t.Act.Ref()); !errors.Is(err, errNodeOverloaded) {
+		if in, err = instanceOf(module, ref, kept); !errors.Is(err, errNodeOverloaded) {
 			return in, err
 		}
 		m.makeRoom()
@@ -142,4 +148,27 @@ func (r *runner) instantiate(h *host) (nola.Instance, error) {
 			return nil, err
 		}
 	}
+}
+
+// instanceOf makes an instance, with the memory that is kept if it is of its image.
+func instanceOf(module nola.Module, ref nola.ActorRef, kept *nola.Memory) (nola.Instance, error) {
+	in, err := module.Instantiate(ref)
+	if err != nil || !fits(in, module, kept) {
+		return in, err
+	}
+	if err := in.(nola.Keeper).Restore(kept); err != nil {
+		in.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
+// fits reports whether the memory that is kept is of the image of an instance of
+// module.
+func fits(in nola.Instance, module nola.Module, kept *nola.Memory) bool {
+	if kept == nil || module.Manifest().Mode != nola.ModeMemory {
+		return false
+	}
+	k, ok := in.(nola.Keeper)
+	return ok && k.Image() == kept.Image
 }

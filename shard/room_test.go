@@ -68,6 +68,53 @@ func TestFirstCallHoldsOneInstance(t *testing.T) {
 	}
 }
 
+// fullNotebook is a notebook on a node for so many instances of all its versions.
+type fullNotebook struct {
+	*notebook
+	room *sync.Mutex
+	live func() int64
+	most int64
+}
+
+func (f *fullNotebook) Instantiate(self nola.ActorRef) (nola.Instance, error) {
+	f.room.Lock()
+	defer f.room.Unlock()
+	if f.live() >= f.most {
+		return nil, nola.LimitError(nola.ReasonNodeOverloaded, "instances_bytes", f.most, "full")
+	}
+	return f.notebook.Instantiate(self)
+}
+
+// TestUpgradeHoldsOneInstance has actors that keep their memory move to another
+// version on a node with room for one instance, and for fewer than there are
+// actors: the turn needs the old version and the new one, but never both at once.
+func TestUpgradeHoldsOneInstance(t *testing.T) {
+	for _, most := range []int64{1, 3} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			old, next := newNotebook(1), newNotebook(2)
+			old.exports, next.upgrades = true, true
+			var room sync.Mutex
+			live := func() int64 { return old.live.Load() + next.live.Load() }
+			w := newWorld(t, 4, func(w *world) { w.versions = []nola.Module{&fullNotebook{old, &room, live, most}} })
+			const actors = 8
+			for n := range actors {
+				w.must(fmt.Sprint(n), "write", fmt.Sprint("1=", n))
+			}
+			w.versions = append(w.versions, &fullNotebook{next, &room, live, most})
+			var wg sync.WaitGroup
+			for n := range actors {
+				wg.Go(func() {
+					want := fmt.Sprint("1=was:1=", n)
+					if got, err := w.invoke(fmt.Sprint(n), "read", ""); got != want || err != nil {
+						t.Errorf("actor %d answers %q, %v; want %q", n, got, err, want)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
 // TestNoRoomIsSaidInTime has actors that are busy hold all the memory there is.
 func TestNoRoomIsSaidInTime(t *testing.T) {
 	w := newWorld(t, 4)

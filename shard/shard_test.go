@@ -135,6 +135,31 @@ func TestStateIsReadBack(t *testing.T) {
 	}
 }
 
+// TestTurnReadsItsOwnWrites: what a turn wrote it reads back at once, by itself and
+// in lists, over what turns before it wrote and what is stored.
+func TestTurnReadsItsOwnWrites(t *testing.T) {
+	w := newWorld(t, 4)
+	w.must("a", "put", "k1|stored")
+	w.must("a", "put", "k2|stored")
+	w.must("a", "put", "k3|stored")
+	for _, crash := range []bool{false, true} {
+		if crash {
+			w.crash()
+			w.must("a", "put", "k1|before")
+		}
+		_, err := w.invoke("a", "own", "k2|k3|k0")
+		if err == nil {
+			t.Fatal("the turn was to fail")
+		}
+		if got := err.Error(); got != "k2=own k3= k0=new k0=new k1="+map[bool]string{false: "stored", true: "before"}[crash]+" k2=own false" {
+			t.Errorf("after a crash %v: the turn reads %q", crash, got)
+		}
+		if got := w.must("a", "list", "k|9"); strings.Contains(got, "own") || !strings.Contains(got, "k3=stored") || strings.Contains(got, "k0") {
+			t.Errorf("the turn that failed left %q", got)
+		}
+	}
+}
+
 func sessionKey(seq uint64) nola.Key {
 	return nola.Key{Session: nola.SessionID{7}, Seq: seq, AckedBelow: 0, FirstAttempt: time.Now()}
 }
@@ -207,6 +232,46 @@ func TestKeyThatMayBeForgottenIsRefused(t *testing.T) {
 	}
 	if got := w.must("a", "get", ""); got != "2" {
 		t.Errorf("n = %s, want 2", got)
+	}
+}
+
+// TestLateKeyTakesNoSlot: a call that arrives after the client has gone on by a
+// whole window, and that is not known, is refused: run, its outcome would take the
+// slot of the call a window ahead, which would then be run twice.
+func TestLateKeyTakesNoSlot(t *testing.T) {
+	w := newWorld(t, 1)
+	at := time.Now()
+	key := func(seq, acked uint64) nola.Key {
+		return nola.Key{Session: nola.SessionID{9}, Seq: seq, AckedBelow: acked, FirstAttempt: at}
+	}
+	ahead := key(1+nola.SessionWindow, 2)
+	done := make(chan error, 1)
+	go func() { _, err := w.keyed("a", "waitinc", "g", ahead); done <- err }()
+	eventually(t, "the call ahead runs", func() bool { return w.code.turns.Load() >= 1 })
+	if _, err := w.keyed("a", "inc", "", key(2+2*nola.SessionWindow, 2)); reason(err) != nola.ReasonInvalidKey {
+		t.Errorf("a call beyond the window: %v, want INVALID_KEY", err)
+	}
+	late := make(chan error, 1)
+	go func() { _, err := w.keyed("a", "inc", "", key(1, 1)); late <- err }()
+	// It is refused while the call ahead runs, or waits behind it for its turn.
+	eventually(t, "the late call is in", func() bool { return len(late) > 0 || w.m.Shards()[0].Unanswered >= 2 })
+	close(w.code.gate("g"))
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-late; reason(err) != nola.ReasonKeyExpired {
+		t.Errorf("the late call: %v, want KEY_EXPIRED", err)
+	}
+	for _, crash := range []bool{false, true} {
+		if crash {
+			w.crash()
+		}
+		if r, err := w.keyed("a", "waitinc", "g", ahead); err != nil || !r.Replayed {
+			t.Errorf("the call ahead again (crash %v): %+v %v, want its recorded answer", crash, r, err)
+		}
+	}
+	if got := w.must("a", "get", ""); got != "1" {
+		t.Errorf("n = %s, want 1", got)
 	}
 }
 
@@ -296,8 +361,6 @@ func TestCastsBetweenActors(t *testing.T) {
 	for i := range 2 {
 		id := fmt.Sprint("d", i)
 		eventually(t, "all casts arrive", func() bool { return strings.Count(w.must(id, "get", "log"), " ") == 2*n })
-		next := map[int]int{}
-		_ = next
 		// Casts of one sender keep their order: each number appears twice, and
 		// the sequence splits into two ascending ones.
 		seen := make(map[string]int)
@@ -439,6 +502,31 @@ func TestNestedCallsDoNotBlockTheNode(t *testing.T) {
 	}
 	if total != 64*20 {
 		t.Errorf("%d increments, want %d", total, 64*20)
+	}
+}
+
+// TestWaitingCallsHoldNoToken: more turns wait for a busy actor than there are run
+// tokens, those that are lent to others included; all of them have begun, and
+// others are served.
+func TestWaitingCallsHoldNoToken(t *testing.T) {
+	for _, shards := range []int{1, 16} {
+		const callers = 200
+		w := newWorld(t, shards, func(w *world) { w.cfg.Tokens = 2 })
+		var wg sync.WaitGroup
+		wg.Go(func() { w.must("busy", "wait", "g") })
+		eventually(t, "the actor is busy", func() bool { return w.code.turns.Load() >= 1 })
+		for i := range callers {
+			wg.Go(func() { w.must(fmt.Sprint("a", i), "call", "busy|inc") })
+		}
+		eventually(t, fmt.Sprintf("%d shards: all callers wait", shards), func() bool { return w.code.turns.Load() >= 1+callers })
+		if got := w.must("other", "inc", ""); got != "1" {
+			t.Errorf("another actor answers %s", got)
+		}
+		close(w.code.gate("g"))
+		wg.Wait()
+		if got := w.must("busy", "get", ""); got != strconv.Itoa(callers) {
+			t.Errorf("%d shards: %s increments, want %d", shards, got, callers)
+		}
 	}
 }
 
@@ -682,22 +770,20 @@ var _ = shard.Config{}
 func TestBegunCallsKeepTheirOrder(t *testing.T) {
 	w := newWorld(t, 4)
 	for _, keyed := range []bool{false, true} {
-		var waits []func(context.Context) (nola.Result, error)
+		answers := make(chan error, 500)
 		id := fmt.Sprint("a", keyed)
-		for i := range 500 {
+		for i := range cap(answers) {
 			inv := &nola.Invocation{Target: ref(id), Operation: "append", Payload: []byte(strconv.Itoa(i))}
 			if keyed {
 				inv.Key = sessionKey(uint64(i))
 			}
-			wait, err := w.m.Begin(inv)
-			if err != nil {
+			if err := w.m.Begin(t.Context(), inv, func(_ nola.Result, err error) { answers <- err }); err != nil {
 				t.Fatal(err)
 			}
-			waits = append(waits, wait)
 		}
-		for i, wait := range waits {
-			if _, err := wait(context.Background()); err != nil {
-				t.Fatalf("call %d: %v", i, err)
+		for range cap(answers) {
+			if err := <-answers; err != nil {
+				t.Fatal(err)
 			}
 		}
 		for i, x := range strings.Fields(w.must(id, "get", "log")) {
@@ -705,5 +791,49 @@ func TestBegunCallsKeepTheirOrder(t *testing.T) {
 				t.Fatalf("keyed %v: entry %d is %s", keyed, i, x)
 			}
 		}
+	}
+}
+
+// TestBegunCallIsTakenBack demands that a call that waits behind another is
+// answered at its deadline, or when its caller leaves, and is never executed.
+func TestBegunCallIsTakenBack(t *testing.T) {
+	for _, why := range []string{"deadline", "caller"} {
+		t.Run(why, func(t *testing.T) {
+			w := newWorld(t, 1)
+			first := make(chan error, 1)
+			go func() {
+				_, err := w.invoke("a", "waitinc", "one")
+				first <- err
+			}()
+			eventually(t, "the first turn runs", func() bool { return w.code.turns.Load() >= 1 })
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			inv := &nola.Invocation{Target: ref("a"), Operation: "append", Payload: []byte("x")}
+			want := nola.ReasonCanceled
+			if why == "deadline" {
+				inv.Deadline, want = time.Now().Add(time.Millisecond), nola.ReasonDeadlineExceeded
+			}
+			second := make(chan error, 2)
+			if err := w.m.Begin(ctx, inv, func(_ nola.Result, err error) { second <- err }); err != nil {
+				t.Fatal(err)
+			}
+			if why == "caller" {
+				leave()
+			}
+			var e *nola.Error
+			if err := <-second; !errors.As(err, &e) || e.Reason != want {
+				t.Errorf("it was answered %v, want %s", err, want)
+			}
+			close(w.code.gate("one"))
+			if err := <-first; err != nil {
+				t.Error(err)
+			}
+			if log := w.must("a", "get", "log"); log != "" {
+				t.Errorf("it was executed: %q", log)
+			}
+			if len(second) > 0 {
+				t.Error("it was answered twice")
+			}
+		})
 	}
 }

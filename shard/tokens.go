@@ -200,15 +200,23 @@ func (t *tokens) floor(steps uint64) uint64 {
 	return max(steps, t.clock-min(t.clock, savedStepsMax))
 }
 
-// giveBack ends a hold, after steps that were taken since the last yield.
-func (t *tokens) giveBack(h hold, namespace string, steps uint64) {
+// giveBack ends a hold, after steps that were taken since the last yield. If a
+// task is next it answers that, which the caller has to run with the token.
+func (t *tokens) giveBack(h hold, namespace string, steps uint64) (next task, with hold, some bool) {
 	t.mu.Lock()
 	if len(t.line) > 0 {
 		t.charge(namespace, steps+holdSteps)
 	}
 	c, h := t.pass(h)
 	t.mu.Unlock()
-	t.grant(c, h)
+	switch {
+	case c == nil:
+	case c.token == nil:
+		return c.task, h, true
+	default:
+		c.token <- h
+	}
+	return task{}, hold{}, false
 }
 
 // yield has a turn hand its token over if others are before it, after steps that
@@ -350,13 +358,12 @@ func (t *tokens) close() {
 // that it does so in the midst of another one on this goroutine.
 func (r *runner) hold(h *host, nested bool) error {
 	namespace := h.t.Act.Ref().Namespace
-	if r.holds {
-		if r.m.tokens.waiting.Load() == 0 {
-			r.namespace = namespace
-			return nil
-		}
-		r.release()
+	// A goroutine of the pool has got its token for this turn, by mayTurn or in the line.
+	if r.holds && (r.pooled && !nested || r.m.tokens.waiting.Load() == 0) {
+		r.namespace = namespace
+		return nil
 	}
+	r.release()
 	r.namespace = namespace
 	var deadline time.Time
 	if h.t.Call != nil {
@@ -379,11 +386,20 @@ func (r *runner) resume() {
 
 // release gives the token back, if r holds one.
 func (r *runner) release() {
-	if r.holds {
+	if t, some := r.pass(); some {
 		r.holds = false
-		r.m.tokens.giveBack(r.token, r.namespace, r.steps)
+		r.m.pool.start(t, r.token)
+	}
+}
+
+// pass is release, but if a turn is next that no goroutine waits with, r has its
+// token then and has to run it.
+func (r *runner) pass() (next task, some bool) {
+	if r.holds {
+		next, r.token, r.holds = r.m.tokens.giveBack(r.token, r.namespace, r.steps)
 		r.steps = 0
 	}
+	return next, r.holds
 }
 
 // claim waits for a token, and tells if it had to.
@@ -465,9 +481,10 @@ func (h *host) Yield(steps uint64) error {
 }
 
 const (
-	// longSteps is how many steps, about a millisecond, a turn takes before it rests
-	// for restTime if others have begun meanwhile.
-	longSteps = 1_000_000
+	// longSteps is how many steps, some 150 us, a turn takes before it rests for
+	// restTime if others have begun meanwhile. On the way of a call through client,
+	// network and server it may meet such a stretch several times.
+	longSteps = 200_000
 	restTime  = time.Millisecond
 )
 

@@ -25,6 +25,8 @@ type guest struct {
 	module   nola.Module
 	version  uint64
 	host     host
+	kind     *typeUsage // nil until its first turn has been charged
+	watched  *watched   // where that was
 }
 
 // end closes the guest for good, interrupting the turn that runs.
@@ -163,18 +165,15 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	h.reset(r, b, t, g)
 	outer := r.current
 	r.current = h
-	defer func() { r.current = outer }()
+	defer func() {
+		r.current = outer
+		h.inv, h.turn = nil, nola.Turn{} // the actor may be idle for long
+	}()
 	if t.Err = r.hold(h, outer != nil); t.Err != nil {
 		if t.Shutdown != "" {
 			g.replace(nil)
 		}
 		return
-	}
-	if r.pooled {
-		m.pool.mu.Lock()
-		m.pool.leave(r)
-		m.pool.staff()
-		m.pool.mu.Unlock()
 	}
 	m.begun.Add(1)
 	began := time.Now()
@@ -206,6 +205,8 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		t.Effects.Reply = reply
 	}
 	t.Effects.Steps = h.steps
+	b.turns.Add(1)
+	b.steps.Add(h.steps)
 	t.Effects.Called = h.calls > 0
 	if err != nil || t.Shutdown != "" {
 		g.replace(nil) // what it remembers is not what is committed
@@ -216,8 +217,13 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	} else {
 		t.Bytes = 0
 	}
+	took, turns := time.Since(began), uint64(1)
+	if t.Shutdown != "" {
+		turns = 0 // it is the last one's end
+	}
+	m.usage.charge(g, b.id, t.Act.Ref(), cost{turns, h.steps, took - h.away})
 	if f := m.cfg.Events.Turn; f != nil && t.Shutdown == "" {
-		f(h.inv.Kind, t.Act.Ref(), time.Since(began), h.steps, err)
+		f(h.inv.Kind, t.Act.Ref(), took, h.steps, err)
 	}
 }
 
@@ -232,6 +238,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 		_, err := h.invoke(nola.OperationShutdown, h.inv.Payload)
 		if errors.Is(err, errOperationNotFound) {
 			m.starts.without.Store(startupKey{g.module, nola.OperationShutdown}, true)
+			h.steps = 0 // others are not asked, and cost nothing
 			return nil, nil
 		}
 		return nil, err
@@ -269,7 +276,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 // start makes an instance and tells the guest that it begins to live.
 func (r *runner) start(h *host) error {
 	m, t, g := r.m, h.t, h.g
-	in, err := r.instantiate(h)
+	in, err := r.instantiate(h, g.module)
 	if err != nil {
 		return err
 	}
@@ -285,12 +292,20 @@ func (r *runner) start(h *host) error {
 	if h.inv.Create {
 		payload = h.inv.Payload
 	}
+	steps, random := h.steps, h.random
+	if random != nil {
+		drawn := *random
+		random = &drawn
+	}
 	_, err = h.invoke(nola.OperationStartup, payload)
 	if errors.Is(err, errOperationNotFound) {
+		// The turn costs and draws what it does wherever it is known that there is
+		// no such operation.
+		h.steps, h.random = steps, random
 		// The instance may not be used after an error.
 		m.starts.without.Store(startupKey{g.module, nola.OperationStartup}, true)
 		g.replace(nil) // first: who waits for memory must hold none
-		if in, err = r.instantiate(h); err != nil {
+		if in, err = r.instantiate(h, g.module); err != nil {
 			return err
 		}
 		g.replace(in)

@@ -94,11 +94,11 @@ func (c *VirtualClock) set(now time.Time, began func()) {
 
 // stopTimer takes back the timer of a waiter, and the share of the work that it
 // may have brought unseen.
-func (r *runner) stopTimer(v *VirtualClock, t *virtualTimer) {
+func (m *Manager) stopTimer(v *VirtualClock, t *virtualTimer) {
 	v.stop(t)
 	select {
 	case <-t.c:
-		r.m.work.end()
+		m.work.end()
 	default:
 	}
 }

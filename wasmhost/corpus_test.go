@@ -119,14 +119,15 @@ const (
 	// hostileOverrun is how long after its deadline a turn may end.
 	hostileOverrun = 50 * time.Millisecond * hostSlowdown
 	hostileTries   = 5
-	// hostileHeapMax is how much memory a misdeed may cost beyond what was there.
-	hostileHeapMax = 256 << 20
+	// hostileBudget is the memory that the node gives to all instances together; a
+	// misdeed may not cost the process more beyond what was there.
+	hostileBudget = 64 << 20
 )
 
 // TestHostileCorpus demands of each module that it ends where and as it must,
 // in time, and that what comes next works.
 func TestHostileCorpus(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{})
+	r := newRuntime(t, wasmhost.Config{InstancesBytesMax: hostileBudget})
 	neighbour := instantiate(t, prepare(t, r, smallGuest(t), nola.Manifest{}))
 	self := nola.ActorRef{Namespace: "default", Type: "test", ID: "a"}
 	for _, h := range hostileCorpus(t) {
@@ -165,6 +166,9 @@ func TestHostileCorpus(t *testing.T) {
 				return
 			}
 			h.check(t, h.misbehave(t, m))
+			if held := r.Bytes(); held > hostileBudget {
+				t.Errorf("instances hold %d MiB", held>>20)
+			}
 			next := instantiate(t, m)
 			if got := mustInvoke(t, next, newWorld(), "op", ""); got != "ok" {
 				t.Errorf("after the misdeed it answers %q", got)
@@ -191,7 +195,7 @@ func (h hostile) misbehave(t *testing.T, m nola.Module) (err error) {
 		_, err = i.Invoke(&nola.Turn{Operation: "op", Payload: bytes.Repeat([]byte("p"), 64<<10), Deadline: start.Add(limit)}, newWorld())
 		best = min(best, time.Since(start)-limit)
 		runtime.ReadMemStats(&after)
-		if more := int64(after.HeapSys) - int64(before.HeapSys); more > hostileHeapMax {
+		if more := int64(after.HeapSys) - int64(before.HeapSys); more > hostileBudget {
 			t.Errorf("it took %d MiB of memory", more>>20)
 		}
 		if best <= hostileOverrun {

@@ -220,28 +220,6 @@ func TestWASIIsTheTurn(t *testing.T) {
 	}
 }
 
-// TestSameTurnSameSteps runs the same turns on fresh instances.
-func TestSameTurnSameSteps(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{})
-	guests := conformanceGuests(t)
-	guests["kitchen"] = kitchen(t)
-	for name, code := range guests {
-		m := prepare(t, r, code, nola.Manifest{})
-		run := func() (steps []uint64) {
-			i, w := instantiate(t, m), newWorld()
-			for _, op := range []struct{ op, payload string }{{"inc", ""}, {"echo", "x"}, {"nope", ""}, {"inc", ""}, {"fill", "2000"}, {"grow", "3000000"}, {"sleep", "50"}, {"call", `{"id":"b","operation":"x"}`}, {"putThenTrap", ""}} {
-				turn := &nola.Turn{Operation: op.op, Payload: []byte(op.payload)}
-				_, _ = i.Invoke(turn, w)
-				steps = append(steps, turn.Steps)
-			}
-			return steps
-		}
-		if a, b := run(), run(); !reflect.DeepEqual(a, b) {
-			t.Errorf("%s: steps %v, then %v", name, a, b)
-		}
-	}
-}
-
 // TestUnknownOperation has a guest fail with its payload as the text.
 func TestUnknownOperation(t *testing.T) {
 	code := guestOf([][]byte{importOf("wapc", "__guest_request", typeI32s), importOf("wapc", "__guest_error", typeI32s)}, []byte{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -194,6 +195,66 @@ func TestActorsShareNoRandomStream(t *testing.T) {
 	mustInvoke(t, i, newWorld(), "echo", "")
 	if later := mustInvoke(t, i, newWorld(), "host", "RANDOM\x00\x00\x00\x00\x10"); later != first {
 		t.Errorf("RANDOM in the first turn: %x, the same in a later one: %x", first, later)
+	}
+}
+
+// TestConcurrentRandomStreams has many actors of one image draw in each other's
+// slots, each from a stream of its own of the host, and demands that no number is
+// drawn twice: from the generator that the image holds, and from the host.
+func TestConcurrentRandomStreams(t *testing.T) {
+	lives := 8_000 / hostSlowdown
+	if os.Getenv("NOLA_SLOW") != "" {
+		lives = 500_000 / hostSlowdown
+	}
+	const (
+		actors = 4
+		turns  = 3 // of a life
+	)
+	r := newRuntime(t, wasmhost.Config{})
+	m := prepare(t, r, kitchen(t), nola.Manifest{})
+	drawn := make([][]string, actors)
+	var wg sync.WaitGroup
+	for a := range actors {
+		wg.Go(func() {
+			w := newWorld()
+			for life := range lives / actors {
+				i, err := m.Instantiate(nola.ActorRef{Namespace: "default", Type: "test", ID: strconv.Itoa(a)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for n := range turns {
+					w.random = rand.NewChaCha8([32]byte{byte(a), byte(n), byte(life), byte(life >> 8), byte(life >> 16)})
+					own, err := invoke(i, w, "dice", "")
+					if err != nil {
+						t.Error(err)
+						break
+					}
+					own, _, _ = strings.Cut(own, " ")
+					host, err := invoke(i, w, "host", "RANDOM\x00\x00\x00\x00\x08")
+					if err != nil {
+						t.Error(err)
+						break
+					}
+					drawn[a] = append(drawn[a], own, host)
+				}
+				i.Close()
+			}
+		})
+	}
+	wg.Wait()
+	all := slices.Concat(drawn...)
+	if want := 2 * turns * (lives / actors) * actors; len(all) != want {
+		t.Errorf("%d numbers were drawn, want %d", len(all), want)
+	}
+	slices.Sort(all)
+	for n := range all[1:] {
+		if all[n] == all[n+1] {
+			t.Fatalf("%q was drawn twice", all[n])
+		}
+	}
+	if s := r.Stats(); s.SlotsReused < uint64(lives/2) {
+		t.Errorf("slots were not used again: %+v", s)
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 // TestCorpusAnswersAsRaw runs the modules of the WebAssembly test suite, as the
 // engine's source has them, in three ways: as they are, with the meter, and with
 // the meter from an image. All exported functions must answer the same, and
-// leave the same memory.
+// leave the same memory and the same globals.
 func TestCorpusAnswersAsRaw(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	if err != nil {
@@ -78,7 +78,7 @@ func firstDifference(a, b string) string {
 }
 
 // adapt gives a module what every guest has: a memory, exported, and
-// __guest_call.
+// __guest_call. Its globals are exported, so that they can be seen.
 func adapt(file string) ([]byte, error) {
 	code, err := readModule(file)
 	if err != nil {
@@ -115,6 +115,10 @@ func adapt(file string) ([]byte, error) {
 		put(secExport, append(appendName(nil, exportMemory), kindMemory, 0))
 	}
 	put(secExport, appendUnsigned(append(appendName(nil, exportCall), kindFunction), uint64(f)))
+	globals, _ := count(secGlobal)
+	for n := range globals {
+		put(secExport, appendUnsigned(append(appendName(nil, corpusGlobal(n)), kindGlobal), uint64(n)))
+	}
 	out := []byte("\x00asm\x01\x00\x00\x00")
 	for _, id := range []int{secType, secImport, secFunction, secTable, secMemory, secGlobal, secExport, secStart, secElement, secDataCount, secCode, secData} {
 		if b := m.sections[id].bytes; b != nil {
@@ -124,6 +128,8 @@ func adapt(file string) ([]byte, error) {
 	_, err = parse(out, 65_536)
 	return out, err
 }
+
+func corpusGlobal(n uint32) string { return fmt.Sprintf("corpus.global.%d", n) }
 
 // observe calls every exported function with a few arguments, and
 // writes down what comes of it.
@@ -162,7 +168,17 @@ func observe(ctx context.Context, m api.Module, before func()) string {
 				}
 			}
 			b, _ := m.Memory().Read(0, m.Memory().Size())
-			fmt.Fprintf(&out, "%s(%v) = %v %s, memory %d %x\n", name, args, results, what, len(b), checksum(b))
+			var globals []uint64
+			for n := uint32(0); ; n++ {
+				g := m.ExportedGlobal(corpusGlobal(n))
+				if g == nil {
+					break
+				}
+				if g.Type() >= typeV128 { // references are addresses
+					globals = append(globals, g.Get())
+				}
+			}
+			fmt.Fprintf(&out, "%s(%v) = %v %s, memory %d %x, globals %x\n", name, args, results, what, len(b), checksum(b), globals)
 		}
 	}
 	return out.String()

@@ -814,7 +814,7 @@ func (f *fake) DeleteNamespace(_ context.Context, req *connect.Request[nolav1.De
 func (f *fake) node() *nolav1.Node {
 	return &nolav1.Node{
 		NodeId: "n1#7f3a", Name: "n1", Address: "127.0.0.1:7466", Version: "v0.1.0", Started: ago(3 * time.Hour), Shards: 256,
-		State: nolav1.NodeState_NODE_STATE_READY, Weight: 100,
+		State: nolav1.NodeState_NODE_STATE_READY, Weight: 100, Load: 412_000, Labels: map[string]string{"zone": "eu", "disk": "fast"},
 	}
 }
 
@@ -824,6 +824,28 @@ func (f *fake) ListNodes(context.Context, *connect.Request[nolav1.ListNodesReque
 
 func (f *fake) DrainNode(_ context.Context, req *connect.Request[nolav1.DrainNodeRequest]) (*connect.Response[nolav1.DrainNodeResponse], error) {
 	return answer(&nolav1.DrainNodeResponse{Node: &nolav1.Node{NodeId: "gone#1", Name: req.Msg.Node}})
+}
+
+func (f *fake) ListLanes(context.Context, *connect.Request[nolav1.ListLanesRequest]) (*connect.Response[nolav1.ListLanesResponse], error) {
+	return answer(&nolav1.ListLanesResponse{Lanes: []*nolav1.Lane{
+		{LaneId: "0190a0b0c0d0", NodeId: "n1#7f3a", Mode: "quorum", Unapplied: proto.Uint64(3)},
+		{LaneId: "0190a0b0c0e1", NodeId: "n2#51d0", Mode: "quorum", Sealed: true, FinalSeq: proto.Uint64(1204)},
+	}})
+}
+
+func (f *fake) ListPlacementRules(context.Context, *connect.Request[nolav1.ListPlacementRulesRequest]) (*connect.Response[nolav1.ListPlacementRulesResponse], error) {
+	return answer(&nolav1.ListPlacementRulesResponse{Rules: []*nolav1.PlacementRule{
+		{Namespace: "shop", Require: map[string]string{"zone": "eu"}},
+		{Namespace: "shop", Type: "report", Prefer: map[string]string{"disk": "fast"}, Avoid: map[string]string{"spot": "yes"}},
+	}})
+}
+
+func (f *fake) SetPlacementRule(context.Context, *connect.Request[nolav1.SetPlacementRuleRequest]) (*connect.Response[nolav1.SetPlacementRuleResponse], error) {
+	return answer(&nolav1.SetPlacementRuleResponse{})
+}
+
+func (f *fake) DeletePlacementRule(context.Context, *connect.Request[nolav1.DeletePlacementRuleRequest]) (*connect.Response[nolav1.DeletePlacementRuleResponse], error) {
+	return answer(&nolav1.DeletePlacementRuleResponse{})
 }
 
 func (f *fake) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {
@@ -853,6 +875,25 @@ func (f *fake) ListShards(_ context.Context, req *connect.Request[nolav1.ListSha
 	}
 	some, next := page(all, req.Msg.PageSize, req.Msg.PageToken)
 	return answer(&nolav1.ListShardsResponse{Shards: some, NextPageToken: next})
+}
+
+func (f *fake) GetUsage(_ context.Context, req *connect.Request[nolav1.GetUsageRequest]) (*connect.Response[nolav1.GetUsageResponse], error) {
+	all := map[nolav1.UsageBy][]*nolav1.Usage{
+		nolav1.UsageBy_USAGE_BY_NAMESPACE: {{Namespace: "default", Turns: 40, Steps: 4_000, RunTime: durationpb.New(2 * time.Millisecond)}},
+		nolav1.UsageBy_USAGE_BY_TYPE: {
+			{Namespace: "default", Type: "counter", Turns: 39, Steps: 3_900, RunTime: durationpb.New(time.Millisecond)},
+			{Namespace: "default", Type: "*", Turns: 1, Steps: 100, RunTime: durationpb.New(time.Millisecond)},
+		},
+		nolav1.UsageBy_USAGE_BY_ACTOR: {
+			{Namespace: "default", Type: "counter", Id: "alice", Turns: 30, Steps: 3_000, RunTime: durationpb.New(900 * time.Microsecond)},
+			{Namespace: "default", Type: "counter", Id: "bob", Turns: 2, Steps: 700, StepsError: 500, RunTime: durationpb.New(100 * time.Microsecond)},
+		},
+	}
+	list := all[req.Msg.By]
+	return answer(&nolav1.GetUsageResponse{
+		Usage: list[:min(len(list), int(req.Msg.Limit))], Since: timestamppb.New(start.Add(-time.Hour)), ServerTime: timestamppb.New(start), NodeId: "n1#7f3a",
+		Total: &nolav1.Usage{Turns: 40, Steps: 4_000, RunTime: durationpb.New(2 * time.Millisecond)},
+	})
 }
 
 func (f *fake) LocateActor(context.Context, *connect.Request[nolav1.LocateActorRequest]) (*connect.Response[nolav1.LocateActorResponse], error) {

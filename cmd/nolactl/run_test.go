@@ -131,6 +131,10 @@ func TestExamples(t *testing.T) {
 func TestGolden(t *testing.T) {
 	for name, line := range map[string]string{
 		"actor-describe":      "actor describe counter/alice",
+		"top":                 "top",
+		"top-actor":           "top actor --limit 2 --sort time",
+		"top-json":            "top namespace -o json",
+		"top-bad":             "top shard",
 		"backup-create":       "backup create",
 		"backup-list":         "backup list",
 		"actor-list":          "actor list",
@@ -144,6 +148,9 @@ func TestGolden(t *testing.T) {
 		"calendar-delete-bad": "calendar delete bank --yes",
 		"schedule-holidays":   "schedule create new --target counter/alice --op inc --cron 0_9_1B_*_* --holidays bank --exclude-calendar old",
 		"invocation-get":      "invocation get counter/alice --key order-17",
+		"lane-list":           "lane list",
+		"placement-list":      "placement list",
+		"placement-set":       "placement set shop --require zone=eu",
 		"locate":              "locate counter/alice",
 		"logs":                "logs counter/alice",
 		"logs-jsonl":          "logs counter/alice --limit 1 -o jsonl",

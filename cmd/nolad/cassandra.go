@@ -56,8 +56,11 @@ type cqlConfig struct {
 	// Lease is how long others wait for a sign of life: default 10s.
 	Lease time.Duration `yaml:"lease"`
 	// ApplyAge is how long what was committed may wait in memory, and in the node's
-	// log, before it is written into the tables: default 2s.
+	// log, before it is written into the tables: default 5s.
 	ApplyAge time.Duration `yaml:"apply_age"`
+	// StrictReads has answers of turns that wrote nothing wait for a read of the
+	// cluster that began after them: no clock decides whether they are of the present.
+	StrictReads bool `yaml:"strict_reads"`
 }
 
 const hostDefault = "127.0.0.1:9042"

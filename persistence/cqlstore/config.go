@@ -69,7 +69,7 @@ type Config struct {
 	// answered as unknown: default 30 s.
 	CommitTimeout time.Duration
 	// ApplyAge is how long a committed effect may wait before it is written into the
-	// tables: default 2 s, 10 ms to 1 min.
+	// tables: default 5 s, 10 ms to 1 min.
 	ApplyAge time.Duration
 	// RingSize is how many entries a lane holds: default lane.RingSize, 8 to 65,536.
 	RingSize int
@@ -102,7 +102,7 @@ const (
 	timeoutDefault        = 5 * time.Second
 	leaseDefault          = 10 * time.Second
 	commitTimeoutDefault  = 30 * time.Second
-	applyAgeDefault       = 2 * time.Second
+	applyAgeDefault       = 5 * time.Second
 	cacheBytesDefault     = 64 << 20
 )
 

@@ -35,6 +35,10 @@ const (
 	stmtLaneList
 	stmtLaneEnter
 	stmtLaneLeave
+	stmtHeadDelete
+	stmtTrimmedEnter
+	stmtTrimmedRead
+	stmtTrimmedLeave
 
 	stmtShardCreate
 	stmtShardRead
@@ -143,6 +147,11 @@ var statements = [statementsEnd]struct {
 	stmtLaneList:         {"lanes read", plain, "SELECT lane, node FROM $.lanes WHERE p = 0"},
 	stmtLaneEnter:        {"lane enter", plain, "INSERT INTO $.lanes (p, lane, node) VALUES (0, ?, ?) USING TIMESTAMP 1"},
 	stmtLaneLeave:        {"lane leave", plain, "DELETE FROM $.lanes USING TIMESTAMP 2 WHERE p = 0 AND lane = ?"},
+
+	stmtHeadDelete:   {"head delete", lwt, "DELETE FROM $.lane_log WHERE lane = ? AND kind = 0 AND slot = 0 IF trimmed = 1"},
+	stmtTrimmedEnter: {"trimmed enter", plain, "INSERT INTO $.trimmed_lanes (p, lane, at) VALUES (0, ?, ?) USING TIMESTAMP 1"},
+	stmtTrimmedRead:  {"trimmed read", plain, "SELECT lane, at FROM $.trimmed_lanes WHERE p = 0"},
+	stmtTrimmedLeave: {"trimmed leave", plain, "DELETE FROM $.trimmed_lanes USING TIMESTAMP 2 WHERE p = 0 AND lane = ?"},
 
 	stmtShardCreate:  {"shard create", lwt, "INSERT INTO $.shards (shard, epoch, lane, node, addr, handoff_to, ts_floor) VALUES (?, 0, ?, '', '', '', 0) IF NOT EXISTS"},
 	stmtShardRead:    {"shard read", plain, "SELECT epoch, lane, handoff_to, ts_floor FROM $.shards WHERE shard = ?"},

@@ -143,26 +143,31 @@ func (a *answerer) begin(ctx context.Context, c *peerv1.Call) {
 		a.answer(c.GetTag(), nola.Result{}, a.s.missed(id))
 		return
 	}
-	wait, err := m.shards.Begin(inv)
-	if err != nil {
+	type outcome struct {
+		result nola.Result
+		err    error
+	}
+	decided := make(chan outcome, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	if err := m.shards.Begin(ctx, inv, func(result nola.Result, err error) { decided <- outcome{result, err} }); err != nil {
+		cancel()
 		a.answer(c.GetTag(), nola.Result{}, a.s.refusal(id, err))
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	a.mu.Lock()
 	a.cancels[c.GetTag()] = cancel
 	a.mu.Unlock()
 	a.wg.Go(func() {
-		result, err := wait(ctx)
+		defer cancel()
+		o := <-decided
 		a.mu.Lock()
 		delete(a.cancels, c.GetTag())
 		a.mu.Unlock()
-		cancel()
 		var e *peerv1.Error
-		if err != nil {
-			e = a.s.refusal(id, err)
+		if o.err != nil {
+			e = a.s.refusal(id, o.err)
 		}
-		a.answer(c.GetTag(), result, e)
+		a.answer(c.GetTag(), o.result, e)
 	})
 }
 
@@ -232,7 +237,7 @@ func (s *service) Deliver(ctx context.Context, req *connect.Request[peerv1.Deliv
 func (s *service) Ask(ctx context.Context, req *connect.Request[peerv1.AskRequest]) (*connect.Response[peerv1.AskResponse], error) {
 	m := req.Msg
 	if run := nodeOperations[m.GetOperation()]; run != nil {
-		result, err := run(s.m)
+		result, err := run(ctx, s.m)
 		return connect.NewResponse(&peerv1.AskResponse{Result: result, Error: errorMessage(err)}), nil
 	}
 	run := operations[m.GetOperation()]

@@ -157,32 +157,36 @@ func (m *Member) Invoke(ctx context.Context, inv *nola.Invocation) (result nola.
 // Begin puts a call into the mailbox of its actor, wherever that is: calls begun
 // one after another reach an actor in that order, unless its shard moves
 // meanwhile.
-func (m *Member) Begin(inv *nola.Invocation) (wait func(context.Context) (nola.Result, error), err error) {
+func (m *Member) Begin(ctx context.Context, inv *nola.Invocation, done func(nola.Result, error)) (err error) {
 	id := m.shardOf(inv.Target)
+	landed := func(result nola.Result, err error) {
+		if err == nil || !moved(err) {
+			done(result, err)
+			return
+		}
+		go func() { // bounded by the calls that the caller has begun
+			if m.refresh(ctx) {
+				result, err = m.Invoke(ctx, inv)
+			}
+			done(result, err)
+		}()
+	}
 	if m.shards.Serving(id) != 0 {
 		attempt := *inv
-		wait, err = m.shards.Begin(&attempt)
+		err = m.shards.Begin(ctx, &attempt, landed)
 	} else if l, found := m.linkTo(id); found {
 		var f *flight
 		if f, err = m.forward(l, inv); err == nil {
-			wait = func(ctx context.Context) (nola.Result, error) { return m.land(ctx, f, inv) }
+			go func() { landed(m.land(ctx, f, inv)) }()
 		}
 	} else {
 		err = errNoOwner(id)
 	}
-	if err != nil && !moved(err) {
-		return nil, err
+	if err != nil && moved(err) {
+		landed(nola.Result{}, err)
+		return nil
 	}
-	return func(ctx context.Context) (nola.Result, error) {
-		result, err := nola.Result{}, err
-		if err == nil {
-			result, err = wait(ctx)
-		}
-		if err != nil && moved(err) && m.refresh(ctx) {
-			return m.Invoke(ctx, inv)
-		}
-		return result, err
-	}, nil
+	return err
 }
 
 // forward sends a call to the owner of its actor.
@@ -316,6 +320,15 @@ func (m *Member) Advance(ctx context.Context, to time.Time) (time.Time, error) {
 
 // Shards describes the shards that this node serves.
 func (m *Member) Shards() []nola.ShardInfo { return m.shards.Shards() }
+
+// TypeUsage is what the turns of each type of actors have cost on this node.
+func (m *Member) TypeUsage() []nola.Usage { return m.shards.TypeUsage() }
+
+// ActorUsage is the same of the actors whose turns have taken most steps.
+func (m *Member) ActorUsage() []nola.Usage { return m.shards.ActorUsage() }
+
+// UsageSince is since when this node counts them.
+func (m *Member) UsageSince() time.Time { return m.shards.UsageSince() }
 
 // Reads is the store as seen from any node: rows are read where their shard is
 // served, for only its owner has them as they were last committed.

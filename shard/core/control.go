@@ -57,8 +57,9 @@ func (in *Control) step(s *Shard, out *Output) {
 			s.refuse(&in.Ticket, errMailboxFull(a.ref, s.limits.MailboxMax), out)
 			return
 		}
-		s.idle.remove(a)
+		a.unlist()
 		a.queue.push(&Call{control: in, after: a.tail, act: a})
+		a.hurry(out)
 		s.runNext(a, out)
 	default:
 		panic(fmt.Sprintf("core: control kind %d", in.Kind))

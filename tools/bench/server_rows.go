@@ -59,9 +59,9 @@ func serverBlock() block {
 		}, run: idle},
 		{rows: []row{
 			{rowCrash, millis, "", []target{valueAtMost(500, millis)}},
-			{rowReopen, millis, "", nil},
+			{rowReopen, millis, "", []target{valueAtMost(1000, millis)}},
 		}, run: crash},
-		{rows: []row{{rowRefusal, millis, "", nil}}, run: refusal, needs: kitchen},
+		{rows: []row{{rowRefusal, millis, "", []target{p99AtMost(5)}}}, run: refusal, needs: kitchen},
 		{rows: []row{{rowAlone, millis, "", nil}, {rowNeighbour, millis, "", []target{p99OfRow(rowAlone, "alone", 2)}}}, run: neighbours, needs: kitchen},
 		{rows: []row{{rowDiskCall, byteCount, "", []target{valueAtMost(300, byteCount)}}}, run: diskOfCalls},
 		{rows: []row{{rowDiskAction, byteCount, "", []target{valueAtMost(400, byteCount)}}}, run: diskOfActions},

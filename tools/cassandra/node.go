@@ -41,6 +41,14 @@ func (n *Node) Address() string {
 	return net.JoinHostPort(host(n.number), strconv.Itoa(n.cqlPort))
 }
 
+// PID returns the id of the node's process, 0 if it does not run.
+func (n *Node) PID() int {
+	if n.process == nil {
+		return 0
+	}
+	return n.process.PID()
+}
+
 // Log returns the path of the node's log. The log of the run before lies beside
 // it under the name with ".old".
 func (n *Node) Log() string { return filepath.Join(n.settings.dir, "system.log") }
@@ -82,6 +90,11 @@ func (n *Node) launch() error {
 			return err
 		}
 	}
+	if n.secure {
+		if err := n.certify(); err != nil {
+			return err
+		}
+	}
 	if err := os.Rename(n.Log(), n.Log()+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -100,6 +113,28 @@ func (n *Node) launch() error {
 	if err := n.record.write(n.dir); err != nil {
 		n.Kill()
 		return err
+	}
+	return nil
+}
+
+// certify makes the node's keystore, unless it is there.
+func (n *Node) certify() error {
+	keystore, certificate := n.in(keystoreFile), n.in(certificateFile)
+	if _, err := os.Stat(certificate); err == nil {
+		return nil
+	}
+	for _, args := range [][]string{
+		{
+			"-genkeypair", "-alias", "node", "-keyalg", "EC", "-validity", "3650", "-storetype", "PKCS12", "-keystore", keystore,
+			"-dname", "CN=" + host(n.number), "-ext", "san=ip:" + host(n.number),
+		},
+		{"-exportcert", "-rfc", "-alias", "node", "-keystore", keystore, "-file", certificate},
+	} {
+		tool := filepath.Join(filepath.Dir(n.java), "keytool")
+		out, err := exec.Command(tool, append(args, "-storepass", keystorePassword)...).CombinedOutput() //nolint:noctx // it takes a second
+		if err != nil {
+			return fmt.Errorf("make a certificate with %s: %w: %s", tool, err, bytes.TrimSpace(out))
+		}
 	}
 	return nil
 }
@@ -139,6 +174,10 @@ func (n *Node) probe(ctx context.Context, question func(context.Context, *gocql.
 	config.Timeout, config.ConnectTimeout = probeTimeout, probeTimeout
 	config.DisableInitialHostLookup = true
 	config.Logger = silent{}
+	if n.secure {
+		config.Authenticator = gocql.PasswordAuthenticator{Username: Superuser, Password: Superuser}
+		config.SslOpts = &gocql.SslOptions{CaPath: n.in(certificateFile), EnableHostVerification: true}
+	}
 	session, err := config.CreateSession()
 	if err != nil {
 		return err

@@ -80,6 +80,116 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{0}
 }
 
+// UsageBy is whose cost is summed.
+type UsageBy int32
+
+const (
+	// UNSPECIFIED means TYPE.
+	UsageBy_USAGE_BY_UNSPECIFIED UsageBy = 0
+	UsageBy_USAGE_BY_NAMESPACE   UsageBy = 1
+	// TYPE sums the turns of all actors of one type.
+	UsageBy_USAGE_BY_TYPE UsageBy = 2
+	// ACTOR tells of the 8,192 actors whose turns have taken most steps.
+	UsageBy_USAGE_BY_ACTOR UsageBy = 3
+)
+
+// Enum value maps for UsageBy.
+var (
+	UsageBy_name = map[int32]string{
+		0: "USAGE_BY_UNSPECIFIED",
+		1: "USAGE_BY_NAMESPACE",
+		2: "USAGE_BY_TYPE",
+		3: "USAGE_BY_ACTOR",
+	}
+	UsageBy_value = map[string]int32{
+		"USAGE_BY_UNSPECIFIED": 0,
+		"USAGE_BY_NAMESPACE":   1,
+		"USAGE_BY_TYPE":        2,
+		"USAGE_BY_ACTOR":       3,
+	}
+)
+
+func (x UsageBy) Enum() *UsageBy {
+	p := new(UsageBy)
+	*p = x
+	return p
+}
+
+func (x UsageBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UsageBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_nola_v1_cluster_proto_enumTypes[1].Descriptor()
+}
+
+func (UsageBy) Type() protoreflect.EnumType {
+	return &file_nola_v1_cluster_proto_enumTypes[1]
+}
+
+func (x UsageBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UsageBy.Descriptor instead.
+func (UsageBy) EnumDescriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+// UsageSort is which cost comes first.
+type UsageSort int32
+
+const (
+	// UNSPECIFIED means STEPS.
+	UsageSort_USAGE_SORT_UNSPECIFIED UsageSort = 0
+	UsageSort_USAGE_SORT_STEPS       UsageSort = 1
+	UsageSort_USAGE_SORT_TURNS       UsageSort = 2
+	UsageSort_USAGE_SORT_RUN_TIME    UsageSort = 3
+)
+
+// Enum value maps for UsageSort.
+var (
+	UsageSort_name = map[int32]string{
+		0: "USAGE_SORT_UNSPECIFIED",
+		1: "USAGE_SORT_STEPS",
+		2: "USAGE_SORT_TURNS",
+		3: "USAGE_SORT_RUN_TIME",
+	}
+	UsageSort_value = map[string]int32{
+		"USAGE_SORT_UNSPECIFIED": 0,
+		"USAGE_SORT_STEPS":       1,
+		"USAGE_SORT_TURNS":       2,
+		"USAGE_SORT_RUN_TIME":    3,
+	}
+)
+
+func (x UsageSort) Enum() *UsageSort {
+	p := new(UsageSort)
+	*p = x
+	return p
+}
+
+func (x UsageSort) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UsageSort) Descriptor() protoreflect.EnumDescriptor {
+	return file_nola_v1_cluster_proto_enumTypes[2].Descriptor()
+}
+
+func (UsageSort) Type() protoreflect.EnumType {
+	return &file_nola_v1_cluster_proto_enumTypes[2]
+}
+
+func (x UsageSort) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UsageSort.Descriptor instead.
+func (UsageSort) EnumDescriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
 // Cluster is what all nodes share.
 type Cluster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -168,8 +278,13 @@ type Node struct {
 	Name  string    `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
 	State NodeState `protobuf:"varint,7,opt,name=state,proto3,enum=nola.v1.NodeState" json:"state,omitempty"`
 	// Weight is the node's share of the shards, in proportion to the others'.
-	Weight        uint32            `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
-	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Weight uint32            `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
+	Labels map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Load is what its shards cost, in microseconds of one processor per second.
+	Load uint64 `protobuf:"varint,10,opt,name=load,proto3" json:"load,omitempty"`
+	// Barred names the rule that keeps the node from serving shards, and why; empty if
+	// none does.
+	Barred        string `protobuf:"bytes,11,opt,name=barred,proto3" json:"barred,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +382,20 @@ func (x *Node) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Node) GetLoad() uint64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *Node) GetBarred() string {
+	if x != nil {
+		return x.Barred
+	}
+	return ""
+}
+
 // Shard is one part of all actors; a node owns it for one epoch.
 type Shard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -286,6 +415,11 @@ type Shard struct {
 	// Desired_node_id is the node that the shard belongs to, which it moves to if it
 	// is not there.
 	DesiredNodeId string `protobuf:"bytes,8,opt,name=desired_node_id,json=desiredNodeId,proto3" json:"desired_node_id,omitempty"`
+	// Cost of the shard, in microseconds of one processor per second; 0 if its node
+	// does not name it among its dearest.
+	Cost uint64 `protobuf:"varint,9,opt,name=cost,proto3" json:"cost,omitempty"`
+	// Move_reason says why it moves, if desired_node_id is another than node_id.
+	MoveReason    string `protobuf:"bytes,10,opt,name=move_reason,json=moveReason,proto3" json:"move_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +510,193 @@ func (x *Shard) GetDesiredNodeId() string {
 	return ""
 }
 
+func (x *Shard) GetCost() uint64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *Shard) GetMoveReason() string {
+	if x != nil {
+		return x.MoveReason
+	}
+	return ""
+}
+
+// Lane is the log of one process of the cluster.
+type Lane struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lane_id in hexadecimal.
+	LaneId string `protobuf:"bytes,1,opt,name=lane_id,json=laneId,proto3" json:"lane_id,omitempty"`
+	// Node_id of the process that writes it.
+	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Mode is "quorum" or "lwt".
+	Mode string `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Sealed lanes take no entry any more.
+	Sealed bool `protobuf:"varint,4,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Final_seq is the number of the last entry, once that is decided.
+	FinalSeq *uint64 `protobuf:"varint,5,opt,name=final_seq,json=finalSeq,proto3,oneof" json:"final_seq,omitempty"`
+	// Unapplied entries may not be in the tables yet; not set if that is not known.
+	Unapplied     *uint64 `protobuf:"varint,6,opt,name=unapplied,proto3,oneof" json:"unapplied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lane) Reset() {
+	*x = Lane{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lane) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lane) ProtoMessage() {}
+
+func (x *Lane) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lane.ProtoReflect.Descriptor instead.
+func (*Lane) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Lane) GetLaneId() string {
+	if x != nil {
+		return x.LaneId
+	}
+	return ""
+}
+
+func (x *Lane) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Lane) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Lane) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *Lane) GetFinalSeq() uint64 {
+	if x != nil && x.FinalSeq != nil {
+		return *x.FinalSeq
+	}
+	return 0
+}
+
+func (x *Lane) GetUnapplied() uint64 {
+	if x != nil && x.Unapplied != nil {
+		return *x.Unapplied
+	}
+	return 0
+}
+
+// PlacementRule says by which nodes actors are served. Every shard has actors of all
+// types, so a rule holds for all shards: namespace and type say whose it is.
+type PlacementRule struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Type of actors; empty means all of the namespace.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Require labels that a node must have to serve a shard.
+	Require map[string]string `protobuf:"bytes,3,rep,name=require,proto3" json:"require,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Prefer labels: a node that lacks one has a tenth of its weight.
+	Prefer map[string]string `protobuf:"bytes,4,rep,name=prefer,proto3" json:"prefer,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Avoid labels: a node that has one serves a shard only if all others are away.
+	Avoid         map[string]string `protobuf:"bytes,5,rep,name=avoid,proto3" json:"avoid,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementRule) Reset() {
+	*x = PlacementRule{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementRule) ProtoMessage() {}
+
+func (x *PlacementRule) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementRule.ProtoReflect.Descriptor instead.
+func (*PlacementRule) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PlacementRule) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetRequire() map[string]string {
+	if x != nil {
+		return x.Require
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetPrefer() map[string]string {
+	if x != nil {
+		return x.Prefer
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetAvoid() map[string]string {
+	if x != nil {
+		return x.Avoid
+	}
+	return nil
+}
+
 type GetClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -384,7 +705,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	mi := &file_nola_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +717,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	mi := &file_nola_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +730,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 type GetClusterResponse struct {
@@ -426,7 +747,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	mi := &file_nola_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +759,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	mi := &file_nola_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +772,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -488,7 +809,7 @@ type AdvanceTimeRequest struct {
 
 func (x *AdvanceTimeRequest) Reset() {
 	*x = AdvanceTimeRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[5]
+	mi := &file_nola_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +821,7 @@ func (x *AdvanceTimeRequest) String() string {
 func (*AdvanceTimeRequest) ProtoMessage() {}
 
 func (x *AdvanceTimeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[5]
+	mi := &file_nola_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +834,7 @@ func (x *AdvanceTimeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceTimeRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceTimeRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AdvanceTimeRequest) GetTarget() isAdvanceTimeRequest_Target {
@@ -573,7 +894,7 @@ type AdvanceTimeResponse struct {
 
 func (x *AdvanceTimeResponse) Reset() {
 	*x = AdvanceTimeResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[6]
+	mi := &file_nola_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +906,7 @@ func (x *AdvanceTimeResponse) String() string {
 func (*AdvanceTimeResponse) ProtoMessage() {}
 
 func (x *AdvanceTimeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[6]
+	mi := &file_nola_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +919,7 @@ func (x *AdvanceTimeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceTimeResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceTimeResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AdvanceTimeResponse) GetServerTime() *timestamppb.Timestamp {
@@ -633,7 +954,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[7]
+	mi := &file_nola_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +966,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[7]
+	mi := &file_nola_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +979,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListNodesRequest) GetPageSize() int32 {
@@ -685,7 +1006,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[8]
+	mi := &file_nola_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +1018,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[8]
+	mi := &file_nola_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +1031,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -738,7 +1059,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	mi := &file_nola_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +1071,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	mi := &file_nola_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1084,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -790,7 +1111,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	mi := &file_nola_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1123,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	mi := &file_nola_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1136,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -823,6 +1144,334 @@ func (x *DrainNodeResponse) GetNode() *Node {
 		return x.Node
 	}
 	return nil
+}
+
+type ListLanesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLanesRequest) Reset() {
+	*x = ListLanesRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLanesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLanesRequest) ProtoMessage() {}
+
+func (x *ListLanesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLanesRequest.ProtoReflect.Descriptor instead.
+func (*ListLanesRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+type ListLanesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lanes         []*Lane                `protobuf:"bytes,1,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLanesResponse) Reset() {
+	*x = ListLanesResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLanesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLanesResponse) ProtoMessage() {}
+
+func (x *ListLanesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLanesResponse.ProtoReflect.Descriptor instead.
+func (*ListLanesResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListLanesResponse) GetLanes() []*Lane {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+type ListPlacementRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlacementRulesRequest) Reset() {
+	*x = ListPlacementRulesRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlacementRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlacementRulesRequest) ProtoMessage() {}
+
+func (x *ListPlacementRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlacementRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListPlacementRulesRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+type ListPlacementRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*PlacementRule       `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlacementRulesResponse) Reset() {
+	*x = ListPlacementRulesResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlacementRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlacementRulesResponse) ProtoMessage() {}
+
+func (x *ListPlacementRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlacementRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListPlacementRulesResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListPlacementRulesResponse) GetRules() []*PlacementRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type SetPlacementRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          *PlacementRule         `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementRuleRequest) Reset() {
+	*x = SetPlacementRuleRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementRuleRequest) ProtoMessage() {}
+
+func (x *SetPlacementRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementRuleRequest.ProtoReflect.Descriptor instead.
+func (*SetPlacementRuleRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetPlacementRuleRequest) GetRule() *PlacementRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type SetPlacementRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementRuleResponse) Reset() {
+	*x = SetPlacementRuleResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementRuleResponse) ProtoMessage() {}
+
+func (x *SetPlacementRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementRuleResponse.ProtoReflect.Descriptor instead.
+func (*SetPlacementRuleResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+type DeletePlacementRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePlacementRuleRequest) Reset() {
+	*x = DeletePlacementRuleRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePlacementRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePlacementRuleRequest) ProtoMessage() {}
+
+func (x *DeletePlacementRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePlacementRuleRequest.ProtoReflect.Descriptor instead.
+func (*DeletePlacementRuleRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeletePlacementRuleRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DeletePlacementRuleRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+type DeletePlacementRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePlacementRuleResponse) Reset() {
+	*x = DeletePlacementRuleResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePlacementRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePlacementRuleResponse) ProtoMessage() {}
+
+func (x *DeletePlacementRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePlacementRuleResponse.ProtoReflect.Descriptor instead.
+func (*DeletePlacementRuleResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 type ListShardsRequest struct {
@@ -836,7 +1485,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[11]
+	mi := &file_nola_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1497,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[11]
+	mi := &file_nola_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1510,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListShardsRequest) GetPageSize() int32 {
@@ -888,7 +1537,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[12]
+	mi := &file_nola_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1549,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[12]
+	mi := &file_nola_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1562,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -939,7 +1588,7 @@ type LocateActorRequest struct {
 
 func (x *LocateActorRequest) Reset() {
 	*x = LocateActorRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	mi := &file_nola_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1600,7 @@ func (x *LocateActorRequest) String() string {
 func (*LocateActorRequest) ProtoMessage() {}
 
 func (x *LocateActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	mi := &file_nola_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1613,7 @@ func (x *LocateActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateActorRequest.ProtoReflect.Descriptor instead.
 func (*LocateActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LocateActorRequest) GetActor() *ActorRef {
@@ -987,7 +1636,7 @@ type LocateActorResponse struct {
 
 func (x *LocateActorResponse) Reset() {
 	*x = LocateActorResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	mi := &file_nola_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1648,7 @@ func (x *LocateActorResponse) String() string {
 func (*LocateActorResponse) ProtoMessage() {}
 
 func (x *LocateActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	mi := &file_nola_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1661,7 @@ func (x *LocateActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateActorResponse.ProtoReflect.Descriptor instead.
 func (*LocateActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LocateActorResponse) GetShard() uint32 {
@@ -1036,6 +1685,261 @@ func (x *LocateActorResponse) GetNode() *Node {
 	return nil
 }
 
+// Usage is what turns have cost.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace of the actors; "*" sums those that are not told apart, since there
+	// are more than a node keeps sums for.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Type of the actors, empty if it is a namespace's usage; "*" sums those that are
+	// not told apart.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Id of the actor, empty if it is that of several.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// Turns that ended, well or not.
+	Turns uint64 `protobuf:"varint,4,opt,name=turns,proto3" json:"turns,omitempty"`
+	// Steps by the meter. The same turn on the same state always takes the same number.
+	Steps uint64 `protobuf:"varint,5,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Steps_error is by how much steps may be too high, for it is an estimate where
+	// actors are told apart; it is never too low. Turns and run_time of an actor whose
+	// steps_error is not 0 are counted since it is among those that are watched.
+	StepsError uint64 `protobuf:"varint,6,opt,name=steps_error,json=stepsError,proto3" json:"steps_error,omitempty"`
+	// Run_time is how long the turns took, without the calls that they waited for.
+	RunTime       *durationpb.Duration `protobuf:"bytes,7,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Usage) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Usage) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Usage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Usage) GetTurns() uint64 {
+	if x != nil {
+		return x.Turns
+	}
+	return 0
+}
+
+func (x *Usage) GetSteps() uint64 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Usage) GetStepsError() uint64 {
+	if x != nil {
+		return x.StepsError
+	}
+	return 0
+}
+
+func (x *Usage) GetRunTime() *durationpb.Duration {
+	if x != nil {
+		return x.RunTime
+	}
+	return nil
+}
+
+type GetUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	By    UsageBy                `protobuf:"varint,1,opt,name=by,proto3,enum=nola.v1.UsageBy" json:"by,omitempty"`
+	Sort  UsageSort              `protobuf:"varint,2,opt,name=sort,proto3,enum=nola.v1.UsageSort" json:"sort,omitempty"`
+	// Namespace, if set, leaves out all others.
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Limit of at most 10,000; 0 means 100.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageRequest) Reset() {
+	*x = GetUsageRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageRequest) ProtoMessage() {}
+
+func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetUsageRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetUsageRequest) GetBy() UsageBy {
+	if x != nil {
+		return x.By
+	}
+	return UsageBy_USAGE_BY_UNSPECIFIED
+}
+
+func (x *GetUsageRequest) GetSort() UsageSort {
+	if x != nil {
+		return x.Sort
+	}
+	return UsageSort_USAGE_SORT_UNSPECIFIED
+}
+
+func (x *GetUsageRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type GetUsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Usage, those first that cost most, and by name where the cost is the same.
+	Usage []*Usage `protobuf:"bytes,1,rep,name=usage,proto3" json:"usage,omitempty"`
+	// Since is when the node began to count.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Server_time of the answer.
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// Node_id of the node that answers.
+	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Total of all that was left out and of what was not.
+	Total         *Usage `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageResponse) Reset() {
+	*x = GetUsageResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageResponse) ProtoMessage() {}
+
+func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetUsageResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GetUsageResponse) GetUsage() []*Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetServerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServerTime
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *GetUsageResponse) GetTotal() *Usage {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
 // Backup is a consistent copy of the store on the server's machine.
 type Backup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1051,7 +1955,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	mi := &file_nola_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1967,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	mi := &file_nola_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1980,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Backup) GetName() string {
@@ -1118,7 +2022,7 @@ type CreateBackupRequest struct {
 
 func (x *CreateBackupRequest) Reset() {
 	*x = CreateBackupRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	mi := &file_nola_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +2034,7 @@ func (x *CreateBackupRequest) String() string {
 func (*CreateBackupRequest) ProtoMessage() {}
 
 func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	mi := &file_nola_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +2047,7 @@ func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupRequest.ProtoReflect.Descriptor instead.
 func (*CreateBackupRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateBackupRequest) GetName() string {
@@ -1162,7 +2066,7 @@ type CreateBackupResponse struct {
 
 func (x *CreateBackupResponse) Reset() {
 	*x = CreateBackupResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	mi := &file_nola_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +2078,7 @@ func (x *CreateBackupResponse) String() string {
 func (*CreateBackupResponse) ProtoMessage() {}
 
 func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	mi := &file_nola_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +2091,7 @@ func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupResponse.ProtoReflect.Descriptor instead.
 func (*CreateBackupResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateBackupResponse) GetBackup() *Backup {
@@ -1208,7 +2112,7 @@ type ListBackupsRequest struct {
 
 func (x *ListBackupsRequest) Reset() {
 	*x = ListBackupsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	mi := &file_nola_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +2124,7 @@ func (x *ListBackupsRequest) String() string {
 func (*ListBackupsRequest) ProtoMessage() {}
 
 func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	mi := &file_nola_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +2137,7 @@ func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListBackupsRequest) GetPageSize() int32 {
@@ -1260,7 +2164,7 @@ type ListBackupsResponse struct {
 
 func (x *ListBackupsResponse) Reset() {
 	*x = ListBackupsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	mi := &file_nola_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +2176,7 @@ func (x *ListBackupsResponse) String() string {
 func (*ListBackupsResponse) ProtoMessage() {}
 
 func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	mi := &file_nola_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +2189,7 @@ func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListBackupsResponse) GetBackups() []*Backup {
@@ -1313,7 +2217,7 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"num_shards\x18\x02 \x01(\rR\tnumShards\x12%\n" +
 	"\x0eformat_version\x18\x03 \x01(\rR\rformatVersion\x12\x14\n" +
-	"\x05store\x18\x04 \x01(\tR\x05store\"\xe5\x02\n" +
+	"\x05store\x18\x04 \x01(\tR\x05store\"\x91\x03\n" +
 	"\x04Node\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
@@ -1323,10 +2227,13 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x12(\n" +
 	"\x05state\x18\a \x01(\x0e2\x12.nola.v1.NodeStateR\x05state\x12\x16\n" +
 	"\x06weight\x18\b \x01(\rR\x06weight\x121\n" +
-	"\x06labels\x18\t \x03(\v2\x19.nola.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\t \x03(\v2\x19.nola.v1.Node.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04load\x18\n" +
+	" \x01(\x04R\x04load\x12\x16\n" +
+	"\x06barred\x18\v \x01(\tR\x06barred\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xda\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x02\n" +
 	"\x05Shard\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x14\n" +
@@ -1337,7 +2244,38 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"unanswered\x18\x06 \x01(\rR\n" +
 	"unanswered\x12\x10\n" +
 	"\x03due\x18\a \x01(\rR\x03due\x12&\n" +
-	"\x0fdesired_node_id\x18\b \x01(\tR\rdesiredNodeId\"\x13\n" +
+	"\x0fdesired_node_id\x18\b \x01(\tR\rdesiredNodeId\x12\x12\n" +
+	"\x04cost\x18\t \x01(\x04R\x04cost\x12\x1f\n" +
+	"\vmove_reason\x18\n" +
+	" \x01(\tR\n" +
+	"moveReason\"\xc5\x01\n" +
+	"\x04Lane\x12\x17\n" +
+	"\alane_id\x18\x01 \x01(\tR\x06laneId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06sealed\x18\x04 \x01(\bR\x06sealed\x12 \n" +
+	"\tfinal_seq\x18\x05 \x01(\x04H\x00R\bfinalSeq\x88\x01\x01\x12!\n" +
+	"\tunapplied\x18\x06 \x01(\x04H\x01R\tunapplied\x88\x01\x01B\f\n" +
+	"\n" +
+	"_final_seqB\f\n" +
+	"\n" +
+	"_unapplied\"\xfd\x03\n" +
+	"\rPlacementRule\x12K\n" +
+	"\tnamespace\x18\x01 \x01(\tB-\xbaH*r(\x10\x01\x18\x80\x012!^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$R\tnamespace\x12\x1c\n" +
+	"\x04type\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04type\x12G\n" +
+	"\arequire\x18\x03 \x03(\v2#.nola.v1.PlacementRule.RequireEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\arequire\x12D\n" +
+	"\x06prefer\x18\x04 \x03(\v2\".nola.v1.PlacementRule.PreferEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x06prefer\x12A\n" +
+	"\x05avoid\x18\x05 \x03(\v2!.nola.v1.PlacementRule.AvoidEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x05avoid\x1a:\n" +
+	"\fRequireEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vPreferEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"AvoidEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
 	"\x11GetClusterRequest\"\xa0\x01\n" +
 	"\x12GetClusterResponse\x12*\n" +
 	"\acluster\x18\x01 \x01(\v2\x10.nola.v1.ClusterR\acluster\x12;\n" +
@@ -1368,7 +2306,20 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\x02R\x04node\x12\x12\n" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\"6\n" +
 	"\x11DrainNodeResponse\x12!\n" +
-	"\x04node\x18\x01 \x01(\v2\r.nola.v1.NodeR\x04node\"e\n" +
+	"\x04node\x18\x01 \x01(\v2\r.nola.v1.NodeR\x04node\"\x12\n" +
+	"\x10ListLanesRequest\"8\n" +
+	"\x11ListLanesResponse\x12#\n" +
+	"\x05lanes\x18\x01 \x03(\v2\r.nola.v1.LaneR\x05lanes\"\x1b\n" +
+	"\x19ListPlacementRulesRequest\"J\n" +
+	"\x1aListPlacementRulesResponse\x12,\n" +
+	"\x05rules\x18\x01 \x03(\v2\x16.nola.v1.PlacementRuleR\x05rules\"M\n" +
+	"\x17SetPlacementRuleRequest\x122\n" +
+	"\x04rule\x18\x01 \x01(\v2\x16.nola.v1.PlacementRuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"\x1a\n" +
+	"\x18SetPlacementRuleResponse\"W\n" +
+	"\x1aDeletePlacementRuleRequest\x12%\n" +
+	"\tnamespace\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\tnamespace\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\"\x1d\n" +
+	"\x1bDeletePlacementRuleResponse\"e\n" +
 	"\x11ListShardsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -1382,7 +2333,29 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x13LocateActorResponse\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12!\n" +
-	"\x04node\x18\x03 \x01(\v2\r.nola.v1.NodeR\x04node\"\x86\x01\n" +
+	"\x04node\x18\x03 \x01(\v2\r.nola.v1.NodeR\x04node\"\xcc\x01\n" +
+	"\x05Usage\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x14\n" +
+	"\x05turns\x18\x04 \x01(\x04R\x05turns\x12\x14\n" +
+	"\x05steps\x18\x05 \x01(\x04R\x05steps\x12\x1f\n" +
+	"\vsteps_error\x18\x06 \x01(\x04R\n" +
+	"stepsError\x124\n" +
+	"\brun_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\arunTime\"\xb9\x01\n" +
+	"\x0fGetUsageRequest\x12*\n" +
+	"\x02by\x18\x01 \x01(\x0e2\x10.nola.v1.UsageByB\b\xbaH\x05\x82\x01\x02\x10\x01R\x02by\x120\n" +
+	"\x04sort\x18\x02 \x01(\x0e2\x12.nola.v1.UsageSortB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04sort\x12&\n" +
+	"\tnamespace\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\tnamespace\x12 \n" +
+	"\x05limit\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\"\xe6\x01\n" +
+	"\x10GetUsageResponse\x12$\n" +
+	"\x05usage\x18\x01 \x03(\v2\x0e.nola.v1.UsageR\x05usage\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12;\n" +
+	"\vserver_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"serverTime\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12$\n" +
+	"\x05total\x18\x05 \x01(\v2\x0e.nola.v1.UsageR\x05total\"\x86\x01\n" +
 	"\x06Backup\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x124\n" +
@@ -1404,16 +2377,31 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x16\n" +
-	"\x12NODE_STATE_LEAVING\x10\x032\xe1\x04\n" +
+	"\x12NODE_STATE_LEAVING\x10\x03*b\n" +
+	"\aUsageBy\x12\x18\n" +
+	"\x14USAGE_BY_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12USAGE_BY_NAMESPACE\x10\x01\x12\x11\n" +
+	"\rUSAGE_BY_TYPE\x10\x02\x12\x12\n" +
+	"\x0eUSAGE_BY_ACTOR\x10\x03*l\n" +
+	"\tUsageSort\x12\x1a\n" +
+	"\x16USAGE_SORT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10USAGE_SORT_STEPS\x10\x01\x12\x14\n" +
+	"\x10USAGE_SORT_TURNS\x10\x02\x12\x17\n" +
+	"\x13USAGE_SORT_RUN_TIME\x10\x032\x8a\b\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1a.nola.v1.GetClusterRequest\x1a\x1b.nola.v1.GetClusterResponse\"\x00\x12J\n" +
 	"\vAdvanceTime\x12\x1b.nola.v1.AdvanceTimeRequest\x1a\x1c.nola.v1.AdvanceTimeResponse\"\x00\x12D\n" +
 	"\tListNodes\x12\x19.nola.v1.ListNodesRequest\x1a\x1a.nola.v1.ListNodesResponse\"\x00\x12D\n" +
-	"\tDrainNode\x12\x19.nola.v1.DrainNodeRequest\x1a\x1a.nola.v1.DrainNodeResponse\"\x00\x12G\n" +
+	"\tDrainNode\x12\x19.nola.v1.DrainNodeRequest\x1a\x1a.nola.v1.DrainNodeResponse\"\x00\x12D\n" +
+	"\tListLanes\x12\x19.nola.v1.ListLanesRequest\x1a\x1a.nola.v1.ListLanesResponse\"\x00\x12_\n" +
+	"\x12ListPlacementRules\x12\".nola.v1.ListPlacementRulesRequest\x1a#.nola.v1.ListPlacementRulesResponse\"\x00\x12Y\n" +
+	"\x10SetPlacementRule\x12 .nola.v1.SetPlacementRuleRequest\x1a!.nola.v1.SetPlacementRuleResponse\"\x00\x12b\n" +
+	"\x13DeletePlacementRule\x12#.nola.v1.DeletePlacementRuleRequest\x1a$.nola.v1.DeletePlacementRuleResponse\"\x00\x12G\n" +
 	"\n" +
 	"ListShards\x12\x1a.nola.v1.ListShardsRequest\x1a\x1b.nola.v1.ListShardsResponse\"\x00\x12J\n" +
-	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12M\n" +
+	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12A\n" +
+	"\bGetUsage\x12\x18.nola.v1.GetUsageRequest\x1a\x19.nola.v1.GetUsageResponse\"\x00\x12M\n" +
 	"\fCreateBackup\x12\x1c.nola.v1.CreateBackupRequest\x1a\x1d.nola.v1.CreateBackupResponse\"\x00\x12J\n" +
 	"\vListBackups\x12\x1b.nola.v1.ListBackupsRequest\x1a\x1c.nola.v1.ListBackupsResponse\"\x00B\x8a\x01\n" +
 	"\vcom.nola.v1B\fClusterProtoP\x01Z0github.com/nolaproject/nola/proto/nola/v1;nolav1\xa2\x02\x03NXX\xaa\x02\aNola.V1\xca\x02\aNola\\V1\xe2\x02\x13Nola\\V1\\GPBMetadata\xea\x02\bNola::V1b\x06proto3"
@@ -1430,74 +2418,115 @@ func file_nola_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_nola_v1_cluster_proto_rawDescData
 }
 
-var file_nola_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_nola_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_nola_v1_cluster_proto_goTypes = []any{
-	(NodeState)(0),                // 0: nola.v1.NodeState
-	(*Cluster)(nil),               // 1: nola.v1.Cluster
-	(*Node)(nil),                  // 2: nola.v1.Node
-	(*Shard)(nil),                 // 3: nola.v1.Shard
-	(*GetClusterRequest)(nil),     // 4: nola.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),    // 5: nola.v1.GetClusterResponse
-	(*AdvanceTimeRequest)(nil),    // 6: nola.v1.AdvanceTimeRequest
-	(*AdvanceTimeResponse)(nil),   // 7: nola.v1.AdvanceTimeResponse
-	(*ListNodesRequest)(nil),      // 8: nola.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 9: nola.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),      // 10: nola.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),     // 11: nola.v1.DrainNodeResponse
-	(*ListShardsRequest)(nil),     // 12: nola.v1.ListShardsRequest
-	(*ListShardsResponse)(nil),    // 13: nola.v1.ListShardsResponse
-	(*LocateActorRequest)(nil),    // 14: nola.v1.LocateActorRequest
-	(*LocateActorResponse)(nil),   // 15: nola.v1.LocateActorResponse
-	(*Backup)(nil),                // 16: nola.v1.Backup
-	(*CreateBackupRequest)(nil),   // 17: nola.v1.CreateBackupRequest
-	(*CreateBackupResponse)(nil),  // 18: nola.v1.CreateBackupResponse
-	(*ListBackupsRequest)(nil),    // 19: nola.v1.ListBackupsRequest
-	(*ListBackupsResponse)(nil),   // 20: nola.v1.ListBackupsResponse
-	nil,                           // 21: nola.v1.Node.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*ActorRef)(nil),              // 24: nola.v1.ActorRef
+	(NodeState)(0),                      // 0: nola.v1.NodeState
+	(UsageBy)(0),                        // 1: nola.v1.UsageBy
+	(UsageSort)(0),                      // 2: nola.v1.UsageSort
+	(*Cluster)(nil),                     // 3: nola.v1.Cluster
+	(*Node)(nil),                        // 4: nola.v1.Node
+	(*Shard)(nil),                       // 5: nola.v1.Shard
+	(*Lane)(nil),                        // 6: nola.v1.Lane
+	(*PlacementRule)(nil),               // 7: nola.v1.PlacementRule
+	(*GetClusterRequest)(nil),           // 8: nola.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),          // 9: nola.v1.GetClusterResponse
+	(*AdvanceTimeRequest)(nil),          // 10: nola.v1.AdvanceTimeRequest
+	(*AdvanceTimeResponse)(nil),         // 11: nola.v1.AdvanceTimeResponse
+	(*ListNodesRequest)(nil),            // 12: nola.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 13: nola.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),            // 14: nola.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),           // 15: nola.v1.DrainNodeResponse
+	(*ListLanesRequest)(nil),            // 16: nola.v1.ListLanesRequest
+	(*ListLanesResponse)(nil),           // 17: nola.v1.ListLanesResponse
+	(*ListPlacementRulesRequest)(nil),   // 18: nola.v1.ListPlacementRulesRequest
+	(*ListPlacementRulesResponse)(nil),  // 19: nola.v1.ListPlacementRulesResponse
+	(*SetPlacementRuleRequest)(nil),     // 20: nola.v1.SetPlacementRuleRequest
+	(*SetPlacementRuleResponse)(nil),    // 21: nola.v1.SetPlacementRuleResponse
+	(*DeletePlacementRuleRequest)(nil),  // 22: nola.v1.DeletePlacementRuleRequest
+	(*DeletePlacementRuleResponse)(nil), // 23: nola.v1.DeletePlacementRuleResponse
+	(*ListShardsRequest)(nil),           // 24: nola.v1.ListShardsRequest
+	(*ListShardsResponse)(nil),          // 25: nola.v1.ListShardsResponse
+	(*LocateActorRequest)(nil),          // 26: nola.v1.LocateActorRequest
+	(*LocateActorResponse)(nil),         // 27: nola.v1.LocateActorResponse
+	(*Usage)(nil),                       // 28: nola.v1.Usage
+	(*GetUsageRequest)(nil),             // 29: nola.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),            // 30: nola.v1.GetUsageResponse
+	(*Backup)(nil),                      // 31: nola.v1.Backup
+	(*CreateBackupRequest)(nil),         // 32: nola.v1.CreateBackupRequest
+	(*CreateBackupResponse)(nil),        // 33: nola.v1.CreateBackupResponse
+	(*ListBackupsRequest)(nil),          // 34: nola.v1.ListBackupsRequest
+	(*ListBackupsResponse)(nil),         // 35: nola.v1.ListBackupsResponse
+	nil,                                 // 36: nola.v1.Node.LabelsEntry
+	nil,                                 // 37: nola.v1.PlacementRule.RequireEntry
+	nil,                                 // 38: nola.v1.PlacementRule.PreferEntry
+	nil,                                 // 39: nola.v1.PlacementRule.AvoidEntry
+	(*timestamppb.Timestamp)(nil),       // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
+	(*ActorRef)(nil),                    // 42: nola.v1.ActorRef
 }
 var file_nola_v1_cluster_proto_depIdxs = []int32{
-	22, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
+	40, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
 	0,  // 1: nola.v1.Node.state:type_name -> nola.v1.NodeState
-	21, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
-	1,  // 3: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
-	22, // 4: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
-	23, // 5: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
-	22, // 6: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
-	22, // 7: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
-	22, // 8: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
-	2,  // 9: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
-	2,  // 10: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
-	3,  // 11: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
-	24, // 12: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
-	2,  // 13: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
-	22, // 14: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
-	16, // 15: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
-	16, // 16: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
-	4,  // 17: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
-	6,  // 18: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
-	8,  // 19: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
-	10, // 20: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
-	12, // 21: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
-	14, // 22: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
-	17, // 23: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
-	19, // 24: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
-	5,  // 25: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
-	7,  // 26: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
-	9,  // 27: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
-	11, // 28: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
-	13, // 29: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
-	15, // 30: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
-	18, // 31: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
-	20, // 32: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
-	25, // [25:33] is the sub-list for method output_type
-	17, // [17:25] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	36, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
+	37, // 3: nola.v1.PlacementRule.require:type_name -> nola.v1.PlacementRule.RequireEntry
+	38, // 4: nola.v1.PlacementRule.prefer:type_name -> nola.v1.PlacementRule.PreferEntry
+	39, // 5: nola.v1.PlacementRule.avoid:type_name -> nola.v1.PlacementRule.AvoidEntry
+	3,  // 6: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
+	40, // 7: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
+	41, // 8: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
+	40, // 9: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
+	40, // 10: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
+	40, // 11: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
+	4,  // 12: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
+	4,  // 13: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
+	6,  // 14: nola.v1.ListLanesResponse.lanes:type_name -> nola.v1.Lane
+	7,  // 15: nola.v1.ListPlacementRulesResponse.rules:type_name -> nola.v1.PlacementRule
+	7,  // 16: nola.v1.SetPlacementRuleRequest.rule:type_name -> nola.v1.PlacementRule
+	5,  // 17: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
+	42, // 18: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
+	4,  // 19: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
+	41, // 20: nola.v1.Usage.run_time:type_name -> google.protobuf.Duration
+	1,  // 21: nola.v1.GetUsageRequest.by:type_name -> nola.v1.UsageBy
+	2,  // 22: nola.v1.GetUsageRequest.sort:type_name -> nola.v1.UsageSort
+	28, // 23: nola.v1.GetUsageResponse.usage:type_name -> nola.v1.Usage
+	40, // 24: nola.v1.GetUsageResponse.since:type_name -> google.protobuf.Timestamp
+	40, // 25: nola.v1.GetUsageResponse.server_time:type_name -> google.protobuf.Timestamp
+	28, // 26: nola.v1.GetUsageResponse.total:type_name -> nola.v1.Usage
+	40, // 27: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
+	31, // 28: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
+	31, // 29: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
+	8,  // 30: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
+	10, // 31: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
+	12, // 32: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
+	14, // 33: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
+	16, // 34: nola.v1.ClusterService.ListLanes:input_type -> nola.v1.ListLanesRequest
+	18, // 35: nola.v1.ClusterService.ListPlacementRules:input_type -> nola.v1.ListPlacementRulesRequest
+	20, // 36: nola.v1.ClusterService.SetPlacementRule:input_type -> nola.v1.SetPlacementRuleRequest
+	22, // 37: nola.v1.ClusterService.DeletePlacementRule:input_type -> nola.v1.DeletePlacementRuleRequest
+	24, // 38: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
+	26, // 39: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
+	29, // 40: nola.v1.ClusterService.GetUsage:input_type -> nola.v1.GetUsageRequest
+	32, // 41: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
+	34, // 42: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
+	9,  // 43: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
+	11, // 44: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
+	13, // 45: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
+	15, // 46: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
+	17, // 47: nola.v1.ClusterService.ListLanes:output_type -> nola.v1.ListLanesResponse
+	19, // 48: nola.v1.ClusterService.ListPlacementRules:output_type -> nola.v1.ListPlacementRulesResponse
+	21, // 49: nola.v1.ClusterService.SetPlacementRule:output_type -> nola.v1.SetPlacementRuleResponse
+	23, // 50: nola.v1.ClusterService.DeletePlacementRule:output_type -> nola.v1.DeletePlacementRuleResponse
+	25, // 51: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
+	27, // 52: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
+	30, // 53: nola.v1.ClusterService.GetUsage:output_type -> nola.v1.GetUsageResponse
+	33, // 54: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
+	35, // 55: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
+	43, // [43:56] is the sub-list for method output_type
+	30, // [30:43] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_cluster_proto_init() }
@@ -1506,7 +2535,8 @@ func file_nola_v1_cluster_proto_init() {
 		return
 	}
 	file_nola_v1_actor_proto_init()
-	file_nola_v1_cluster_proto_msgTypes[5].OneofWrappers = []any{
+	file_nola_v1_cluster_proto_msgTypes[3].OneofWrappers = []any{}
+	file_nola_v1_cluster_proto_msgTypes[7].OneofWrappers = []any{
 		(*AdvanceTimeRequest_By)(nil),
 		(*AdvanceTimeRequest_To)(nil),
 	}
@@ -1515,8 +2545,8 @@ func file_nola_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_cluster_proto_rawDesc), len(file_nola_v1_cluster_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   21,
+			NumEnums:      3,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

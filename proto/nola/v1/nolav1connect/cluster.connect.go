@@ -45,12 +45,26 @@ const (
 	// ClusterServiceDrainNodeProcedure is the fully-qualified name of the ClusterService's DrainNode
 	// RPC.
 	ClusterServiceDrainNodeProcedure = "/nola.v1.ClusterService/DrainNode"
+	// ClusterServiceListLanesProcedure is the fully-qualified name of the ClusterService's ListLanes
+	// RPC.
+	ClusterServiceListLanesProcedure = "/nola.v1.ClusterService/ListLanes"
+	// ClusterServiceListPlacementRulesProcedure is the fully-qualified name of the ClusterService's
+	// ListPlacementRules RPC.
+	ClusterServiceListPlacementRulesProcedure = "/nola.v1.ClusterService/ListPlacementRules"
+	// ClusterServiceSetPlacementRuleProcedure is the fully-qualified name of the ClusterService's
+	// SetPlacementRule RPC.
+	ClusterServiceSetPlacementRuleProcedure = "/nola.v1.ClusterService/SetPlacementRule"
+	// ClusterServiceDeletePlacementRuleProcedure is the fully-qualified name of the ClusterService's
+	// DeletePlacementRule RPC.
+	ClusterServiceDeletePlacementRuleProcedure = "/nola.v1.ClusterService/DeletePlacementRule"
 	// ClusterServiceListShardsProcedure is the fully-qualified name of the ClusterService's ListShards
 	// RPC.
 	ClusterServiceListShardsProcedure = "/nola.v1.ClusterService/ListShards"
 	// ClusterServiceLocateActorProcedure is the fully-qualified name of the ClusterService's
 	// LocateActor RPC.
 	ClusterServiceLocateActorProcedure = "/nola.v1.ClusterService/LocateActor"
+	// ClusterServiceGetUsageProcedure is the fully-qualified name of the ClusterService's GetUsage RPC.
+	ClusterServiceGetUsageProcedure = "/nola.v1.ClusterService/GetUsage"
 	// ClusterServiceCreateBackupProcedure is the fully-qualified name of the ClusterService's
 	// CreateBackup RPC.
 	ClusterServiceCreateBackupProcedure = "/nola.v1.ClusterService/CreateBackup"
@@ -72,14 +86,27 @@ type ClusterServiceClient interface {
 	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// DrainNode has a node give its shards to the others and take none, or, with
-	// undo, take part again. It answers at once; ListNodes shows how far it is. The
-	// node forgets it when it restarts.
+	// undo, take part again. It answers at once; ListNodes shows how far it is. It
+	// holds until it is undone, also when the node restarts.
 	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
+	// ListLanes lists the logs that the nodes write, and those of nodes that have
+	// ended, as far as they are not cleared away. Stores that have none list none.
+	ListLanes(context.Context, *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error)
+	// ListPlacementRules lists the rules, in the order of their namespaces and types.
+	ListPlacementRules(context.Context, *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error)
+	// SetPlacementRule sets the rule of a namespace or type, or replaces it. It
+	// answers INVALID_ARGUMENT if no node that lives has all labels that this
+	// and the other rules require.
+	SetPlacementRule(context.Context, *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error)
+	DeletePlacementRule(context.Context, *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// GetUsage tells what the turns of actors have cost on this node since it
+	// began, those first that cost most.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
 	// CreateBackup copies the store, while it works, into a new directory on the
 	// server's machine. Everything that was acknowledged before the call is in
 	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
@@ -125,6 +152,30 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
 			connect.WithClientOptions(opts...),
 		),
+		listLanes: connect.NewClient[v1.ListLanesRequest, v1.ListLanesResponse](
+			httpClient,
+			baseURL+ClusterServiceListLanesProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListLanes")),
+			connect.WithClientOptions(opts...),
+		),
+		listPlacementRules: connect.NewClient[v1.ListPlacementRulesRequest, v1.ListPlacementRulesResponse](
+			httpClient,
+			baseURL+ClusterServiceListPlacementRulesProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListPlacementRules")),
+			connect.WithClientOptions(opts...),
+		),
+		setPlacementRule: connect.NewClient[v1.SetPlacementRuleRequest, v1.SetPlacementRuleResponse](
+			httpClient,
+			baseURL+ClusterServiceSetPlacementRuleProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("SetPlacementRule")),
+			connect.WithClientOptions(opts...),
+		),
+		deletePlacementRule: connect.NewClient[v1.DeletePlacementRuleRequest, v1.DeletePlacementRuleResponse](
+			httpClient,
+			baseURL+ClusterServiceDeletePlacementRuleProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DeletePlacementRule")),
+			connect.WithClientOptions(opts...),
+		),
 		listShards: connect.NewClient[v1.ListShardsRequest, v1.ListShardsResponse](
 			httpClient,
 			baseURL+ClusterServiceListShardsProcedure,
@@ -135,6 +186,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceLocateActorProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
+			connect.WithClientOptions(opts...),
+		),
+		getUsage: connect.NewClient[v1.GetUsageRequest, v1.GetUsageResponse](
+			httpClient,
+			baseURL+ClusterServiceGetUsageProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("GetUsage")),
 			connect.WithClientOptions(opts...),
 		),
 		createBackup: connect.NewClient[v1.CreateBackupRequest, v1.CreateBackupResponse](
@@ -154,14 +211,19 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	getCluster   *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
-	advanceTime  *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
-	listNodes    *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
-	drainNode    *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
-	listShards   *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
-	locateActor  *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
-	createBackup *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
-	listBackups  *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
+	getCluster          *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
+	advanceTime         *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
+	listNodes           *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	drainNode           *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
+	listLanes           *connect.Client[v1.ListLanesRequest, v1.ListLanesResponse]
+	listPlacementRules  *connect.Client[v1.ListPlacementRulesRequest, v1.ListPlacementRulesResponse]
+	setPlacementRule    *connect.Client[v1.SetPlacementRuleRequest, v1.SetPlacementRuleResponse]
+	deletePlacementRule *connect.Client[v1.DeletePlacementRuleRequest, v1.DeletePlacementRuleResponse]
+	listShards          *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
+	locateActor         *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	getUsage            *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
+	createBackup        *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
+	listBackups         *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
 }
 
 // GetCluster calls nola.v1.ClusterService.GetCluster.
@@ -184,6 +246,26 @@ func (c *clusterServiceClient) DrainNode(ctx context.Context, req *connect.Reque
 	return c.drainNode.CallUnary(ctx, req)
 }
 
+// ListLanes calls nola.v1.ClusterService.ListLanes.
+func (c *clusterServiceClient) ListLanes(ctx context.Context, req *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error) {
+	return c.listLanes.CallUnary(ctx, req)
+}
+
+// ListPlacementRules calls nola.v1.ClusterService.ListPlacementRules.
+func (c *clusterServiceClient) ListPlacementRules(ctx context.Context, req *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error) {
+	return c.listPlacementRules.CallUnary(ctx, req)
+}
+
+// SetPlacementRule calls nola.v1.ClusterService.SetPlacementRule.
+func (c *clusterServiceClient) SetPlacementRule(ctx context.Context, req *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error) {
+	return c.setPlacementRule.CallUnary(ctx, req)
+}
+
+// DeletePlacementRule calls nola.v1.ClusterService.DeletePlacementRule.
+func (c *clusterServiceClient) DeletePlacementRule(ctx context.Context, req *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error) {
+	return c.deletePlacementRule.CallUnary(ctx, req)
+}
+
 // ListShards calls nola.v1.ClusterService.ListShards.
 func (c *clusterServiceClient) ListShards(ctx context.Context, req *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error) {
 	return c.listShards.CallUnary(ctx, req)
@@ -192,6 +274,11 @@ func (c *clusterServiceClient) ListShards(ctx context.Context, req *connect.Requ
 // LocateActor calls nola.v1.ClusterService.LocateActor.
 func (c *clusterServiceClient) LocateActor(ctx context.Context, req *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error) {
 	return c.locateActor.CallUnary(ctx, req)
+}
+
+// GetUsage calls nola.v1.ClusterService.GetUsage.
+func (c *clusterServiceClient) GetUsage(ctx context.Context, req *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return c.getUsage.CallUnary(ctx, req)
 }
 
 // CreateBackup calls nola.v1.ClusterService.CreateBackup.
@@ -217,14 +304,27 @@ type ClusterServiceHandler interface {
 	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// DrainNode has a node give its shards to the others and take none, or, with
-	// undo, take part again. It answers at once; ListNodes shows how far it is. The
-	// node forgets it when it restarts.
+	// undo, take part again. It answers at once; ListNodes shows how far it is. It
+	// holds until it is undone, also when the node restarts.
 	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
+	// ListLanes lists the logs that the nodes write, and those of nodes that have
+	// ended, as far as they are not cleared away. Stores that have none list none.
+	ListLanes(context.Context, *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error)
+	// ListPlacementRules lists the rules, in the order of their namespaces and types.
+	ListPlacementRules(context.Context, *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error)
+	// SetPlacementRule sets the rule of a namespace or type, or replaces it. It
+	// answers INVALID_ARGUMENT if no node that lives has all labels that this
+	// and the other rules require.
+	SetPlacementRule(context.Context, *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error)
+	DeletePlacementRule(context.Context, *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
 	// does not ask whether the actor exists.
 	LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error)
+	// GetUsage tells what the turns of actors have cost on this node since it
+	// began, those first that cost most.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
 	// CreateBackup copies the store, while it works, into a new directory on the
 	// server's machine. Everything that was acknowledged before the call is in
 	// it. One backup is made at a time. It answers BACKUPS_DISABLED if the server
@@ -266,6 +366,30 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceListLanesHandler := connect.NewUnaryHandler(
+		ClusterServiceListLanesProcedure,
+		svc.ListLanes,
+		connect.WithSchema(clusterServiceMethods.ByName("ListLanes")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListPlacementRulesHandler := connect.NewUnaryHandler(
+		ClusterServiceListPlacementRulesProcedure,
+		svc.ListPlacementRules,
+		connect.WithSchema(clusterServiceMethods.ByName("ListPlacementRules")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceSetPlacementRuleHandler := connect.NewUnaryHandler(
+		ClusterServiceSetPlacementRuleProcedure,
+		svc.SetPlacementRule,
+		connect.WithSchema(clusterServiceMethods.ByName("SetPlacementRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceDeletePlacementRuleHandler := connect.NewUnaryHandler(
+		ClusterServiceDeletePlacementRuleProcedure,
+		svc.DeletePlacementRule,
+		connect.WithSchema(clusterServiceMethods.ByName("DeletePlacementRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceListShardsHandler := connect.NewUnaryHandler(
 		ClusterServiceListShardsProcedure,
 		svc.ListShards,
@@ -276,6 +400,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceLocateActorProcedure,
 		svc.LocateActor,
 		connect.WithSchema(clusterServiceMethods.ByName("LocateActor")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceGetUsageHandler := connect.NewUnaryHandler(
+		ClusterServiceGetUsageProcedure,
+		svc.GetUsage,
+		connect.WithSchema(clusterServiceMethods.ByName("GetUsage")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceCreateBackupHandler := connect.NewUnaryHandler(
@@ -300,10 +430,20 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceListNodesHandler.ServeHTTP(w, r)
 		case ClusterServiceDrainNodeProcedure:
 			clusterServiceDrainNodeHandler.ServeHTTP(w, r)
+		case ClusterServiceListLanesProcedure:
+			clusterServiceListLanesHandler.ServeHTTP(w, r)
+		case ClusterServiceListPlacementRulesProcedure:
+			clusterServiceListPlacementRulesHandler.ServeHTTP(w, r)
+		case ClusterServiceSetPlacementRuleProcedure:
+			clusterServiceSetPlacementRuleHandler.ServeHTTP(w, r)
+		case ClusterServiceDeletePlacementRuleProcedure:
+			clusterServiceDeletePlacementRuleHandler.ServeHTTP(w, r)
 		case ClusterServiceListShardsProcedure:
 			clusterServiceListShardsHandler.ServeHTTP(w, r)
 		case ClusterServiceLocateActorProcedure:
 			clusterServiceLocateActorHandler.ServeHTTP(w, r)
+		case ClusterServiceGetUsageProcedure:
+			clusterServiceGetUsageHandler.ServeHTTP(w, r)
 		case ClusterServiceCreateBackupProcedure:
 			clusterServiceCreateBackupHandler.ServeHTTP(w, r)
 		case ClusterServiceListBackupsProcedure:
@@ -333,12 +473,32 @@ func (UnimplementedClusterServiceHandler) DrainNode(context.Context, *connect.Re
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.DrainNode is not implemented"))
 }
 
+func (UnimplementedClusterServiceHandler) ListLanes(context.Context, *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListLanes is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListPlacementRules(context.Context, *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListPlacementRules is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) SetPlacementRule(context.Context, *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.SetPlacementRule is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DeletePlacementRule(context.Context, *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.DeletePlacementRule is not implemented"))
+}
+
 func (UnimplementedClusterServiceHandler) ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListShards is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) LocateActor(context.Context, *connect.Request[v1.LocateActorRequest]) (*connect.Response[v1.LocateActorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.LocateActor is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.GetUsage is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) CreateBackup(context.Context, *connect.Request[v1.CreateBackupRequest]) (*connect.Response[v1.CreateBackupResponse], error) {
