@@ -44,7 +44,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
 CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore tools/cluster
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.

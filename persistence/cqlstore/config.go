@@ -214,7 +214,7 @@ func (c Config) dial() (*gocql.Session, error) {
 		hosts = gocql.DCAwareRoundRobinPolicy(c.Datacenter)
 		cluster.HostFilter = gocql.DataCentreHostFilter(c.Datacenter) // LOCAL_QUORUM is that of whoever is asked
 	}
-	cluster.PoolConfig.HostSelectionPolicy = gocql.TokenAwareHostPolicy(hosts) // one object per session
+	cluster.PoolConfig.HostSelectionPolicy = newAvoiding(gocql.TokenAwareHostPolicy(hosts)) // one object per session
 	cluster.DisableInitialHostLookup = c.OnlyHosts
 	if len(c.Translate) > 0 {
 		cluster.AddressTranslator = gocql.AddressTranslatorFunc(c.translated)

@@ -257,11 +257,15 @@ func newLink(session *gocql.Session, keyspace string) *link {
 	return l
 }
 
-// query makes a statement ready. It is sent once: who sends it again knows why.
+// query makes a statement ready. It is sent once, a plain one to a second
+// coordinator too if the first one hangs: who sends it again knows why.
 func (l *link) query(ctx context.Context, s statement, args ...any) *gocql.Query {
 	q := l.session().Query(l.texts[s], args...).WithContext(ctx).Consistency(statements[s].kind.consistency())
-	if statements[s].kind == lwt {
+	switch statements[s].kind {
+	case lwt:
 		q = q.SerialConsistency(gocql.LocalSerial)
+	case plain:
+		q = q.Idempotent(true).SetSpeculativeExecutionPolicy(hedge)
 	}
 	return q
 }
