@@ -46,7 +46,7 @@ func (n *Node) PID() int {
 	if n.process == nil {
 		return 0
 	}
-	return n.process.cmd.Process.Pid
+	return n.process.PID()
 }
 
 // Log returns the path of the node's log. The log of the run before lies beside
