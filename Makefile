@@ -17,7 +17,7 @@ TINYGO_VERSION      := 0.41.0
 BENCHSTAT_VERSION   := v0.0.0-20260908200009-22c9c6c9d4da
 
 # What a caller may set.
-ARGS      ?=#         flags of `nolad dev` for run, of tools/cluster/cmd for run-cluster, of tools/bench for bench, bench-herd and bench-peers
+ARGS      ?=#         flags of `nolad dev` for run, of tools/cluster/cmd for run-cluster, of tools/bench for bench, bench-herd, bench-peers and bench-cluster
 TESTFLAGS ?=#         flags of every `go test`, for example -v or -json
 NODES     ?= 1#       nodes of the local Cassandra: 1 or 3
 KEEP      ?=#         not empty: `make cassandra` starts with the data of the last run
@@ -164,6 +164,10 @@ bench-herd: build guests ## measure a million schedules due at one instant, with
 .PHONY: bench-peers
 bench-peers: build guests ## measure other products beside ours, with the same client
 	go run ./tools/bench peers $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: build guests ## measure three servers on three nodes of Cassandra, also while they are killed, drained and restarted
+	go run ./tools/bench cluster -kills 20 -drains 4 -restarts 2 $(ARGS)
 
 # Each slice is some benchmarks and how long, or how often, one runs; ten times.
 WASM_SLICES := Warm:100ms HostCall:100ms Crossing:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:1000000x Runaway:20x Collection:20x

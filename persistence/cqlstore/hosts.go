@@ -19,79 +19,126 @@ const (
 	avoidFor  = 3 * time.Second
 )
 
-// hedge is shared by all statements: it has no state.
-var hedge = &gocql.SimpleSpeculativeExecution{NumAttempts: 1, TimeoutDelay: hedgeAfter}
+// slowNodes remembers which nodes were slow. It is shared by the sessions of a
+// store; its methods may be called at once.
+type slowNodes struct {
+	now func() time.Time
+
+	mu    sync.Mutex           // guards the fields below
+	known map[string]bool      // by the nodes' ids
+	until map[string]time.Time // when a slow one is asked again
+}
+
+func newSlowNodes() *slowNodes {
+	return &slowNodes{now: time.Now, known: map[string]bool{}, until: map[string]time.Time{}}
+}
+
+func (s *slowNodes) know(id string, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known {
+		s.known[id] = true
+		return
+	}
+	delete(s.known, id)
+	delete(s.until, id)
+}
+
+// took notes how long a node took for a statement.
+func (s *slowNodes) took(id string, d time.Duration) {
+	if d <= slowAfter {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until[id] = s.now().Add(avoidFor)
+}
+
+// slow reports whether a node is to be asked last.
+func (s *slowNodes) slow(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, slow := s.until[id]
+	return slow && s.now().Before(until)
+}
+
+// Attempts implements gocql.SpeculativeExecutionPolicy: how often a statement is
+// sent again. Where several nodes are slow the cluster has too much to do, and twice
+// the statements would be more of it.
+func (s *slowNodes) Attempts() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, slow := s.now(), 0
+	for _, until := range s.until {
+		if now.Before(until) {
+			slow++
+		}
+	}
+	if slow > 1 || len(s.known) < 2 {
+		return 0
+	}
+	return 1
+}
+
+// Delay implements gocql.SpeculativeExecutionPolicy.
+func (s *slowNodes) Delay() time.Duration { return hedgeAfter }
 
 // avoiding is a policy that asks those nodes last that were slow to answer.
 type avoiding struct {
 	gocql.HostSelectionPolicy
-	now func() time.Time
-
-	mu   sync.Mutex           // guards the field below
-	slow map[string]time.Time // until when, by the node's id
+	nodes *slowNodes
 }
 
-func newAvoiding(policy gocql.HostSelectionPolicy) *avoiding {
-	return &avoiding{HostSelectionPolicy: policy, now: time.Now, slow: map[string]time.Time{}}
+// AddHost implements gocql.HostSelectionPolicy.
+func (a *avoiding) AddHost(host *gocql.HostInfo) {
+	a.nodes.know(host.HostID(), true)
+	a.HostSelectionPolicy.AddHost(host)
+}
+
+// RemoveHost implements gocql.HostSelectionPolicy.
+func (a *avoiding) RemoveHost(host *gocql.HostInfo) {
+	a.nodes.know(host.HostID(), false)
+	a.HostSelectionPolicy.RemoveHost(host)
 }
 
 // Pick answers the nodes of the policy below, in its order, those that were slow
-// after the others.
+// after the others, and the last one once more: the driver takes the end for an
+// error, also of a statement that is under way at a node and looks for a second one.
 func (a *avoiding) Pick(q gocql.ExecutableQuery) gocql.NextHost {
 	next := a.HostSelectionPolicy.Pick(q)
 	var later []gocql.SelectedHost
+	var last gocql.SelectedHost
 	return func() gocql.SelectedHost {
-		for {
-			host := next()
-			if host == nil {
-				if len(later) == 0 {
-					return nil
-				}
-				host, later = later[0], later[1:]
-				return a.timed(host)
-			}
-			if a.avoids(host.Info()) {
-				later = append(later, host)
-				continue
-			}
-			return a.timed(host)
+		host := next()
+		for ; host != nil && a.nodes.slow(host.Info().HostID()); host = next() {
+			later = append(later, host)
 		}
+		again := host == nil && len(later) == 0
+		switch {
+		case again && last == nil:
+			return nil
+		case again:
+			host = last
+		case host == nil:
+			host, later = later[0], later[1:]
+		}
+		if last = host; again {
+			last = nil
+		}
+		return &timedHost{host, a.nodes, a.nodes.now()}
 	}
-}
-
-func (a *avoiding) avoids(host *gocql.HostInfo) bool {
-	if host == nil {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	until, slow := a.slow[host.HostID()]
-	if slow && !a.now().Before(until) {
-		delete(a.slow, host.HostID())
-		slow = false
-	}
-	return slow
-}
-
-func (a *avoiding) timed(host gocql.SelectedHost) gocql.SelectedHost {
-	return &timedHost{host, a, a.now()}
 }
 
 // timedHost notes how long its node took. Mark is called when the statement has
 // ended, also when another node was faster.
 type timedHost struct {
 	gocql.SelectedHost
-	of    *avoiding
+	nodes *slowNodes
 	began time.Time
 }
 
 // Mark implements gocql.SelectedHost.
 func (h *timedHost) Mark(err error) {
 	h.SelectedHost.Mark(err)
-	now := h.of.now()
-	if host := h.Info(); host != nil && now.Sub(h.began) > slowAfter {
-		h.of.mu.Lock()
-		defer h.of.mu.Unlock()
-		h.of.slow[host.HostID()] = now.Add(avoidFor)
-	}
+	h.nodes.took(h.Info().HostID(), h.nodes.now().Sub(h.began))
 }

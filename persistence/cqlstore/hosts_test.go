@@ -14,6 +14,7 @@ type fixed struct {
 	hosts []*gocql.HostInfo
 }
 
+// Pick implements gocql.HostSelectionPolicy.
 func (f *fixed) Pick(gocql.ExecutableQuery) gocql.NextHost {
 	left := f.hosts
 	return func() gocql.SelectedHost {
@@ -32,47 +33,46 @@ func (h plainHost) Info() *gocql.HostInfo { return h.host }
 func (h plainHost) Mark(error)            {}
 
 // A node that was slow is asked after the others, for a while; all are asked in
-// any case.
+// any case, the last one once more.
 func TestSlowNodesAreAskedLast(t *testing.T) {
 	now := time.Unix(0, 0)
+	nodes := newSlowNodes()
+	nodes.now = func() time.Time { return now }
 	policy := &fixed{}
+	a := &avoiding{policy, nodes}
 	for _, id := range []string{"a", "b", "c"} {
 		h := &gocql.HostInfo{}
 		h.SetHostID(id)
 		policy.hosts = append(policy.hosts, h)
-	}
-	a := newAvoiding(policy)
-	a.now = func() time.Time { return now }
-	order := func() (ids string) {
-		next := a.Pick(nil)
-		for h := next(); h != nil; h = next() {
-			ids += h.Info().HostID()
-		}
-		return ids
+		nodes.know(id, true)
 	}
 	ask := func(took time.Duration, err error) {
 		h := a.Pick(nil)()
 		now = now.Add(took)
 		h.Mark(err)
 	}
-	want := func(want string) {
+	want := func(order string, again int) {
 		t.Helper()
-		if got := order(); got != want {
-			t.Errorf("asked in the order %s, want %s", got, want)
+		got, next := "", a.Pick(nil)
+		for h := next(); h != nil; h = next() {
+			got += h.Info().HostID()
+		}
+		if got != order || nodes.Attempts() != again {
+			t.Errorf("asked in the order %s, and sent again %d times; want %s, %d", got, nodes.Attempts(), order, again)
 		}
 	}
-	want("abc")
+	want("abcc", 1)
 	ask(slowAfter, gocql.ErrUnavailable)
-	want("abc")
+	want("abcc", 1)
 	ask(slowAfter+1, context.Canceled) // another one was faster
-	want("bca")
+	want("bcaa", 1)
+	ask(slowAfter+1, nil) // with two of them slow, it is the load
+	want("cabb", 0)
 	ask(slowAfter+1, nil)
-	want("cab")
-	ask(slowAfter+1, nil)
-	want("abc")
+	want("abcc", 0)
 	now = now.Add(avoidFor)
-	want("abc")
-	if len(a.slow) > 0 {
-		t.Errorf("%v are still remembered", a.slow)
-	}
+	want("abcc", 1)
+	nodes.know("b", false)
+	nodes.know("c", false)
+	want("abcc", 0) // nobody else to ask
 }

@@ -242,14 +242,15 @@ func (k kind) consistency() gocql.Consistency {
 // at once.
 type link struct {
 	current atomic.Pointer[gocql.Session]
+	slow    *slowNodes
 	lwts    atomic.Int64
 	texts   [statementsEnd]string
 }
 
 func (l *link) session() *gocql.Session { return l.current.Load() }
 
-func newLink(session *gocql.Session, keyspace string) *link {
-	l := new(link)
+func newLink(session *gocql.Session, keyspace string, slow *slowNodes) *link {
+	l := &link{slow: slow}
 	l.current.Store(session)
 	for s := range statementsEnd {
 		l.texts[s] = s.text(keyspace)
@@ -265,7 +266,7 @@ func (l *link) query(ctx context.Context, s statement, args ...any) *gocql.Query
 	case lwt:
 		q = q.SerialConsistency(gocql.LocalSerial)
 	case plain:
-		q = q.Idempotent(true).SetSpeculativeExecutionPolicy(hedge)
+		q = q.Idempotent(true).SetSpeculativeExecutionPolicy(l.slow)
 	}
 	return q
 }

@@ -477,9 +477,12 @@ func cutAll(t *testing.T, w *world) {
 	if len(mine) == 0 {
 		t.Fatalf("%s owns none of %d actors", w.all.Servers()[victim].Name(), len(l.counters))
 	}
-	for _, p := range append(slices.Clone(w.store[victim]), w.peers[:]...) {
-		p.hold(true, true)
+	hold := func(held bool) {
+		for _, p := range append(slices.Clone(w.store[victim]), w.peers[:]...) {
+			p.hold(held, held)
+		}
 	}
+	hold(true)
 	var mu sync.Mutex                  // guards those below
 	others := map[*counter]time.Time{} // when a new owner answered first
 	type answer struct {
@@ -487,9 +490,11 @@ func cutAll(t *testing.T, w *world) {
 		asked time.Time
 	}
 	var own []answer
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer hold(false)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
 			c, err := client.New(w.all.Servers()[victim].URL(), client.Options{Retries: -1, Timeout: time.Second})
@@ -517,34 +522,30 @@ func cutAll(t *testing.T, w *world) {
 			}
 		})
 	}
+	rest := &load{t: t, clients: w.clients[1:], ctx: l.ctx}
 	for i := range 8 {
 		wg.Go(func() {
 			for j := i; j < len(mine); j += 8 {
 				x := mine[j]
 				key := fmt.Sprint("cut-", x.ref.ID)
 				floor := x.begin(1)
-				l.until(key, 1, func(ctx context.Context, _ *client.Client) error {
-					// The other two cannot pass it on either: only the owner answers.
-					for _, c := range w.clients[1:] {
-						res, err := c.Invoke(ctx, x.ref, "inc", nil, client.WithIdempotencyKey(key))
-						if err == nil {
-							l.reply(x, key, floor, res.Payload)
-							mu.Lock()
-							others[x] = time.Now()
-							mu.Unlock()
-							return nil
-						}
+				// The other two cannot pass it on either: the owner alone answers.
+				rest.until(key, j, func(ctx context.Context, c *client.Client) error {
+					res, err := c.Invoke(ctx, x.ref, "inc", nil, client.WithIdempotencyKey(key))
+					if err == nil {
+						l.reply(x, key, floor, res.Payload)
+						mu.Lock()
+						others[x] = time.Now()
+						mu.Unlock()
 					}
-					return errors.New("no new owner yet")
+					return err
 				})
 			}
 		})
 	}
 	eventually(t, "new owners have answered for all actors", func() bool { mu.Lock(); defer mu.Unlock(); return len(others) == len(mine) })
 	cancel()
-	for _, p := range append(slices.Clone(w.store[victim]), w.peers[:]...) {
-		p.hold(false, false)
-	}
+	hold(false)
 	wg.Wait()
 	late, last := 0, time.Time{}
 	for _, a := range own {
