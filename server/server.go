@@ -82,10 +82,12 @@ type Shards interface {
 	Advance(ctx context.Context, to time.Time) (time.Time, error)
 	// Shards describes the shards of this node.
 	Shards() []nola.ShardInfo
-	// TypeUsage and ActorUsage answer what turns have cost on this node, in the order
-	// of names, and UsageSince since when.
+	// TypeUsage answers what the turns of each type of actors have cost on this node,
+	// in the order of names.
 	TypeUsage() []nola.Usage
+	// ActorUsage answers the same of the actors that have taken most steps.
 	ActorUsage() []nola.Usage
+	// UsageSince is since when both count.
 	UsageSince() time.Time
 }
 
