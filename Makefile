@@ -17,7 +17,7 @@ TINYGO_VERSION      := 0.41.0
 BENCHSTAT_VERSION   := v0.0.0-20260908200009-22c9c6c9d4da
 
 # What a caller may set.
-ARGS      ?=#         flags of `nolad dev` for run, of tools/bench for bench, bench-herd and bench-peers
+ARGS      ?=#         flags of `nolad dev` for run, of tools/cluster/cmd for run-cluster, of tools/bench for bench, bench-herd and bench-peers
 TESTFLAGS ?=#         flags of every `go test`, for example -v or -json
 NODES     ?= 1#       nodes of the local Cassandra: 1 or 3
 KEEP      ?=#         not empty: `make cassandra` starts with the data of the last run
@@ -44,7 +44,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
 CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore tools/cluster
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.
@@ -67,6 +67,10 @@ build: bin/nolad bin/nolactl ## build the two binaries into bin/
 .PHONY: bin/nolad bin/nolactl
 bin/nolad bin/nolactl:
 	go build -trimpath -o $@ ./cmd/$(@F)
+
+.PHONY: run-cluster
+run-cluster: build $(EXAMPLE_MODULES) ## start a local Cassandra and three servers that share it; NODES and KEEP as for cassandra
+	exec go run ./tools/cluster/cmd -nodes $(NODES) $(if $(KEEP),-keep) $(ARGS)
 
 .PHONY: cassandra
 cassandra: ## start a local Cassandra, NODES=3 for three, KEEP=1 with the data of the last run

@@ -68,6 +68,9 @@ type ShardInfo struct {
 	Activations int
 	Unanswered  int // admitted and not yet answered
 	Due         int // entries of the due index in memory
+	// Turns, Steps and Bytes are the guests' turns, the steps that these took and the
+	// bytes that were committed, of this process since it started.
+	Turns, Steps, Bytes uint64
 }
 
 // Usage is what turns have cost: those of an actor, of all actors of a type (no ID),

@@ -188,6 +188,8 @@ func (c *checker) catalogRow(row storedRow) error {
 		_, err = decodeScheduleEntry(key, value)
 	case SpaceCalendar:
 		_, err = decodeCalendarEntry(key, value)
+	case SpacePlacement:
+		_, err = decodePlacement(key, value)
 	case SpaceVersion:
 		rec, err := decodeModuleVersion(key, value)
 		if err != nil {

@@ -147,6 +147,10 @@ var decoders = []struct {
 			return []byte(catalogKey(e.Namespace, e.Name)), encodeCalendarEntry(nil, e)
 		},
 	},
+	{
+		"placement", func(key, value []byte) (any, error) { return decodePlacement(string(key), value) },
+		func(rec any) ([]byte, []byte) { return []byte(placementKey), encodePlacement(nil, rec.(Placement)) },
+	},
 	{"head", func(key, value []byte) (any, error) {
 		shard, epoch, seq, err := decodeHead(key, value)
 		return Head{shard, epoch, seq}, err

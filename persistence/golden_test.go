@@ -94,6 +94,14 @@ func TestEncodingsOfZero(t *testing.T) {
 	golden(t, "zero.golden", out.String())
 }
 
+var placement = persistence.Placement{
+	Drained: []string{"n2"},
+	Rules: []persistence.PlacementRule{
+		{Namespace: "shop", Require: map[string]string{"zone": "a"}},
+		{Namespace: "shop", Type: "cart", Prefer: map[string]string{"disk": "fast"}, Avoid: map[string]string{"spot": "yes"}},
+	},
+}
+
 // TestCatalogue pins down what entries of the catalogue store for schedules and
 // calendars.
 func TestCatalogue(t *testing.T) {
@@ -114,8 +122,11 @@ func TestCatalogue(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.PutPlacement(t.Context(), 0, placement); err != nil {
+		t.Fatal(err)
+	}
 	var out strings.Builder
-	for _, space := range []persistence.Space{persistence.SpaceSchedule, persistence.SpaceCalendar} {
+	for _, space := range []persistence.Space{persistence.SpaceSchedule, persistence.SpaceCalendar, persistence.SpacePlacement} {
 		entries, err := c.CatalogList(t.Context(), space, "", "", 10)
 		if err != nil {
 			t.Fatal(err)

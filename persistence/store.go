@@ -82,10 +82,39 @@ type Backuper interface {
 	Backup(ctx context.Context, dir string) error
 }
 
+// Fencer is a Store in whose place another one may commit.
+type Fencer interface {
+	// Fence looks into the store whether a shard that this one has acquired may have
+	// been taken over by another, and answers ErrFenced then. The look began after
+	// the call, and is shared by all who wait. After any other error nothing is known.
+	Fence(ctx context.Context) error
+}
+
 // Metricser is a Store that tells figures of its own.
 type Metricser interface {
 	// Metrics writes the engine's figures in the Prometheus text format.
 	Metrics(w io.Writer) error
+}
+
+// Laner is a Store whose nodes write logs that others see.
+type Laner interface {
+	// Lanes answers the logs of all nodes, in the order of their ids: those that are
+	// written, and those that have ended and are not cleared away. It reads a row for
+	// each.
+	Lanes(ctx context.Context) ([]LaneInfo, error)
+}
+
+// LaneInfo is the log of one process.
+type LaneInfo struct {
+	ID     [16]byte
+	Node   string // ID of its process
+	Mode   string
+	Sealed bool // nothing can be appended any more
+	// Final is the number of the last entry, -1 until that is decided.
+	Final int64
+	// Unapplied is how many entries may not be in the tables, -1 if this node does not
+	// know.
+	Unapplied int64
 }
 
 // The errors of a store.
@@ -183,6 +212,7 @@ const (
 	SpaceVersion   Space = 3 // namespace NUL name NUL version (8 hex digits)
 	SpaceSchedule  Space = 4 // namespace NUL schedule id
 	SpaceCalendar  Space = 5 // namespace NUL name
+	SpacePlacement Space = 6 // "placement"
 )
 
 // CatalogEntry is one entry of a listing.

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 	"github.com/nolaproject/nola/server/cluster"
 )
@@ -101,6 +103,7 @@ func nodeMessage(n cluster.NodeStatus) *nolav1.Node {
 	case n.Weight == 0:
 		m.State = nolav1.NodeState_NODE_STATE_DRAINING
 	}
+	m.Load, m.Barred = n.Work.Load, n.Barred
 	return m
 }
 
@@ -114,6 +117,75 @@ func (c *clusters) DrainNode(ctx context.Context, req *connect.Request[nolav1.Dr
 		return nil, err
 	}
 	return connect.NewResponse(&nolav1.DrainNodeResponse{Node: nodeMessage(n)}), nil
+}
+
+// ListLanes lists the logs of the nodes.
+func (c *clusters) ListLanes(ctx context.Context, _ *connect.Request[nolav1.ListLanesRequest]) (*connect.Response[nolav1.ListLanesResponse], error) {
+	out := &nolav1.ListLanesResponse{}
+	store, ok := c.s.cfg.Store.(persistence.Laner)
+	if !ok {
+		return connect.NewResponse(out), nil
+	}
+	lanes, err := store.Lanes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range lanes {
+		m := &nolav1.Lane{LaneId: hex.EncodeToString(l.ID[:]), NodeId: l.Node, Mode: l.Mode, Sealed: l.Sealed}
+		if l.Final >= 0 {
+			m.FinalSeq = proto.Uint64(uint64(l.Final))
+		}
+		if l.Unapplied >= 0 {
+			m.Unapplied = proto.Uint64(uint64(l.Unapplied))
+		}
+		out.Lanes = append(out.Lanes, m)
+	}
+	return connect.NewResponse(out), nil
+}
+
+// errAlone refuses what needs other nodes.
+func errAlone() error {
+	return nola.Errorf(nola.ReasonInvalidArgument, "this server is alone: rules of placement are for the nodes of a cluster")
+}
+
+// ListPlacementRules lists the rules of placement.
+func (c *clusters) ListPlacementRules(ctx context.Context, _ *connect.Request[nolav1.ListPlacementRulesRequest]) (*connect.Response[nolav1.ListPlacementRulesResponse], error) {
+	if c.s.cfg.Cluster == nil {
+		return nil, errAlone()
+	}
+	rules, err := c.s.cfg.Cluster.Rules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &nolav1.ListPlacementRulesResponse{}
+	for _, r := range rules {
+		out.Rules = append(out.Rules, &nolav1.PlacementRule{Namespace: r.Namespace, Type: r.Type, Require: r.Require, Prefer: r.Prefer, Avoid: r.Avoid})
+	}
+	return connect.NewResponse(out), nil
+}
+
+// SetPlacementRule sets the rule of a namespace or type.
+func (c *clusters) SetPlacementRule(ctx context.Context, req *connect.Request[nolav1.SetPlacementRuleRequest]) (*connect.Response[nolav1.SetPlacementRuleResponse], error) {
+	if c.s.cfg.Cluster == nil {
+		return nil, errAlone()
+	}
+	r := req.Msg.GetRule()
+	err := c.s.cfg.Cluster.SetRule(ctx, persistence.PlacementRule{Namespace: r.GetNamespace(), Type: r.GetType(), Require: r.GetRequire(), Prefer: r.GetPrefer(), Avoid: r.GetAvoid()})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nolav1.SetPlacementRuleResponse{}), nil
+}
+
+// DeletePlacementRule deletes the rule of a namespace or type.
+func (c *clusters) DeletePlacementRule(ctx context.Context, req *connect.Request[nolav1.DeletePlacementRuleRequest]) (*connect.Response[nolav1.DeletePlacementRuleResponse], error) {
+	if c.s.cfg.Cluster == nil {
+		return nil, errAlone()
+	}
+	if err := c.s.cfg.Cluster.DeleteRule(ctx, req.Msg.GetNamespace(), req.Msg.GetType()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&nolav1.DeletePlacementRuleResponse{}), nil
 }
 
 // ListShards lists all shards, with the work of those whose nodes answer.
@@ -159,6 +231,16 @@ func (c *clusters) shards(ctx context.Context) []*nolav1.Shard {
 		status := c.s.cfg.Cluster.Status()
 		for i, row := range status.Shards {
 			list = append(list, &nolav1.Shard{Shard: uint32(row.Shard), NodeId: row.Node, Epoch: uint64(row.Epoch), DesiredNodeId: status.Desired[i]})
+		}
+		for _, m := range status.Moves {
+			list[m.Shard].DesiredNodeId, list[m.Shard].MoveReason = m.To, m.Why
+		}
+		for _, n := range status.Nodes {
+			for _, s := range n.Work.Heavy {
+				if int(s.Shard) < len(list) && list[s.Shard].NodeId == n.ID {
+					list[s.Shard].Cost = s.Cost
+				}
+			}
 		}
 	}
 	for _, sh := range list {

@@ -191,8 +191,9 @@ type member struct {
 	*client.Client
 	c             *nodes
 	name          string
-	public, peers string      // addresses, the same after a restart
-	beats         atomic.Bool // set: those of the node get lost
+	public, peers string       // addresses, the same after a restart
+	beats         atomic.Bool  // set: those of the node get lost
+	fenced        atomic.Int64 // commits that came after the shard had another owner
 
 	store   *memstore.Member
 	part    *cluster.Member
@@ -231,14 +232,17 @@ func (m *member) start() {
 	}
 	m.part, err = cluster.New(cluster.Config{
 		Directory: &share{m.c.dir, m.name, m.store, &m.beats}, Store: m.store, Name: m.name, Address: m.public, Peer: m.peers,
-		Token: clusterToken, Lease: clusterLease, Logger: log,
+		Token: clusterToken, Lease: clusterLease, Logger: log, Labels: map[string]string{"name": m.name},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.node, err = server.OpenNode(context.Background(), server.NodeConfig{
 		Store: m.store, Runtime: banks{}, StoreName: "memory", Version: "test", Address: m.public, Cluster: m.part, Logger: log,
-		Shards: shard.Config{Limits: core.Limits{BackoffMin: 10 * time.Millisecond}},
+		Shards: shard.Config{
+			Limits: core.Limits{BackoffMin: 10 * time.Millisecond},
+			Events: shard.Events{Fenced: func(nola.ShardID, error) { m.fenced.Add(1) }},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -525,6 +529,17 @@ func TestClusterKeepsMoneyWhileOwnersAreKilled(t *testing.T) {
 	l.ends()
 }
 
+// handedOver wants that no shard was given away before all that it had taken in was
+// durable.
+func (c *nodes) handedOver() {
+	c.t.Helper()
+	for _, m := range c.list {
+		if n := m.fenced.Load(); n != 0 {
+			c.t.Errorf("%s has tried to commit to %d shards that it had given away", m.name, n)
+		}
+	}
+}
+
 // Each node is drained and restarted under load: no call of the default client
 // fails.
 func TestClusterRollingRestart(t *testing.T) {
@@ -537,6 +552,7 @@ func TestClusterRollingRestart(t *testing.T) {
 	}
 	l.goesOn(100)
 	l.ends()
+	c.handedOver()
 }
 
 // A drained node gives all it has to the others and takes part again when told so.
@@ -575,9 +591,95 @@ func TestClusterDrainNode(t *testing.T) {
 		return n > 0 && state == nolav1.NodeState_NODE_STATE_READY
 	})
 	l.ends()
+	c.handedOver()
 	if _, err := c.list[0].Cluster.DrainNode(t.Context(), connect.NewRequest(&nolav1.DrainNodeRequest{Node: "n9"})); reasonOf(err) != nola.ReasonInvalidArgument {
 		t.Errorf("drain of a node that is not there: %v", err)
 	}
+}
+
+// A node that was drained is drained after a restart too, until that is undone, and
+// so is one that was killed.
+func TestClusterDrainOutlastsARestart(t *testing.T) {
+	c := newNodes(t, 3)
+	drain := func(undo bool) {
+		t.Helper()
+		if _, err := c.list[0].Cluster.DrainNode(t.Context(), connect.NewRequest(&nolav1.DrainNodeRequest{Node: "n1", Undo: undo})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := c.list[1]
+	drain(false)
+	eventually(t, "n1 has given all away", func() bool { return len(m.part.Shards()) == 0 })
+	c.rests()
+	claims := func() []int {
+		c.dir.mu.Lock()
+		defer c.dir.mu.Unlock()
+		return slices.Clone(c.dir.claims)
+	}
+	before := claims()
+	for _, end := range []func(){m.restart, func() { m.kill(); m.start() }} {
+		end()
+		c.rests()
+		for _, n := range m.part.Status().Nodes {
+			if n.Name == "n1" && (n.Weight != 0 || n.Shards != 0) {
+				t.Errorf("after a restart n1 has weight %d and %d shards", n.Weight, n.Shards)
+			}
+		}
+	}
+	if !slices.Equal(before, claims()) {
+		t.Error("shards were moved by restarts of a drained node")
+	}
+	m.kill()
+	eventually(t, "n1 is not seen any more", func() bool { return len(c.list[0].part.Status().Nodes) == 2 })
+	drain(true) // though it is not there
+	m.start()
+	eventually(t, "n1 has shards again", func() bool { return len(m.part.Shards()) > 0 })
+	c.rests()
+}
+
+// Rules of placement are kept by all nodes; one that none satisfies is refused.
+func TestClusterPlacementRules(t *testing.T) {
+	c := newNodes(t, 3)
+	l := c.pays(16, 3)
+	set := func(typ string, rule map[string]string) error {
+		_, err := c.list[0].Cluster.SetPlacementRule(t.Context(), connect.NewRequest(&nolav1.SetPlacementRuleRequest{
+			Rule: &nolav1.PlacementRule{Namespace: "default", Type: typ, Require: rule},
+		}))
+		return err
+	}
+	if err := set("", map[string]string{"name": "n7"}); reasonOf(err) != nola.ReasonInvalidArgument || !strings.Contains(err.Error(), "no node that lives") {
+		t.Errorf("a rule that nobody satisfies: %v", err)
+	}
+	if err := set("", map[string]string{"name": "n1"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "n1 has all shards", func() bool { return len(c.list[1].part.Shards()) == clusterShards })
+	l.goesOn(50)
+	eventually(t, "n1 tells of its load", func() bool {
+		list, err := c.list[0].Cluster.ListNodes(t.Context(), connect.NewRequest(&nolav1.ListNodesRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list.Msg.GetNodes()[1].GetLoad() > 0
+	})
+	if err := set("bank", map[string]string{"name": "n2"}); reasonOf(err) != nola.ReasonInvalidArgument {
+		t.Errorf("a rule against another one: %v", err)
+	}
+	list, err := c.list[2].Cluster.ListPlacementRules(t.Context(), connect.NewRequest(&nolav1.ListPlacementRulesRequest{}))
+	if err != nil || len(list.Msg.GetRules()) != 1 {
+		t.Errorf("rules %v, %v", list, err)
+	}
+	nodes, err := c.list[2].Cluster.ListNodes(t.Context(), connect.NewRequest(&nolav1.ListNodesRequest{}))
+	if err != nil || nodes.Msg.GetNodes()[0].GetBarred() == "" || nodes.Msg.GetNodes()[1].GetBarred() != "" {
+		t.Errorf("nodes %v, %v", nodes, err)
+	}
+	if _, err := c.list[2].Cluster.DeletePlacementRule(t.Context(), connect.NewRequest(&nolav1.DeletePlacementRuleRequest{Namespace: "default"})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all have shards again", func() bool {
+		return len(c.list[0].part.Shards()) > 0 && len(c.list[2].part.Shards()) > 0
+	})
+	l.ends()
 }
 
 // Timers of a node that was killed fire at the nodes that take its shards, though
@@ -618,6 +720,7 @@ func TestClusterLeaseLost(t *testing.T) {
 	if m.part.Ready() {
 		t.Error("a node without a lease is ready")
 	}
+	eventually(t, "it serves no shard any more", func() bool { return len(m.part.Shards()) == 0 })
 	eventually(t, "the others have its shards", func() bool {
 		for _, row := range c.list[0].part.Status().Shards {
 			if row.Node == before || row.Node == "" {

@@ -37,7 +37,7 @@ type Shards interface {
 	// DescribeActor describes an actor that exists or is in memory.
 	DescribeActor(ctx context.Context, ref nola.ActorRef) (nola.ActorInfo, error)
 	// PassivateActor takes an actor out of memory.
-	PassivateActor(ctx context.Context, ref nola.ActorRef) error
+	PassivateActor(ctx context.Context, ref nola.ActorRef) (bool, error)
 	// CompleteInvocation answers a deferred invocation, once.
 	CompleteInvocation(ctx context.Context, ref nola.ActorRef, c nola.Completion) (nola.InvocationID, error)
 	// SetTimer sets a timer of an actor, or replaces it.
@@ -82,12 +82,12 @@ type Shards interface {
 	Advance(ctx context.Context, to time.Time) (time.Time, error)
 	// Shards describes the shards of this node.
 	Shards() []nola.ShardInfo
-	// TypeUsage answers what the turns of each type of actors have cost on this node,
-	// in the order of names.
+	// TypeUsage answers what turns of each type have cost on this node, in the order
+	// of names.
 	TypeUsage() []nola.Usage
-	// ActorUsage answers the same of the actors that have taken most steps.
+	// ActorUsage is the same by actor, of those that have cost most.
 	ActorUsage() []nola.Usage
-	// UsageSince is since when both count.
+	// UsageSince is when that began to be counted.
 	UsageSince() time.Time
 }
 

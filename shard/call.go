@@ -65,7 +65,7 @@ func (h *host) Call(c nola.OutCall) ([]byte, error) {
 	case err != nil && m.cfg.Peers != nil && b != h.b && homeless(err, inv):
 		return r.abroad(h, inv) // it has moved just now
 	case err == nil && call.Unwritten && b != h.b:
-		err = m.trusted(b.id)
+		err = m.trusted(m.ctx, b.id)
 	}
 	if err != nil {
 		return nil, err

@@ -98,6 +98,7 @@ func (m *Manager) commitReady() (more bool) {
 			c.batches = append(c.batches, batch)
 			boxes = append(boxes, b)
 			bytes += batch.Bytes()
+			b.written.Add(uint64(batch.Bytes()))
 		}
 		b.mu.Unlock()
 	}

@@ -75,13 +75,31 @@ func (m *Manager) step(b *box, in core.Input, out *core.Output) {
 			t.Act.Shell = new(guest) // here, so that whoever ends the activation finds it
 		}
 	}
+	var guests []*guest // taken here: once a turn has ended, the activation may give its guest up
+	for _, i := range out.Interrupts {
+		guests = append(guests, i.Act.Shell.(*guest))
+	}
 	wake, bytes := b.core.Wake(), b.core.Bytes()
-	m.clock.note(b, wake) // in the order of the steps, or a wake-up is lost
+	// In the order of the steps, or a wake-up is lost, or somebody waits for what is
+	// queued afterwards.
+	m.clock.note(b, wake)
+	for _, t := range out.Ends {
+		m.pool.submitEnd(b, t)
+	}
 	b.mu.Unlock()
 	m.noteBytes(b, bytes)
-	for _, i := range out.Interrupts {
-		i.Act.Shell.(*guest).interrupt(i)
+	for n, i := range out.Interrupts {
+		guests[n].interrupt(i)
 	}
+	for _, t := range out.Hurry {
+		m.pool.hurry(t)
+	}
+	if m.room.waiting.Load() > 0 {
+		for _, t := range out.Ends {
+			m.pool.hurry(t)
+		}
+	}
+	out.Ends, out.Hurry = out.Ends[:0], out.Hurry[:0]
 	clear(out.Interrupts)
 	out.Interrupts = out.Interrupts[:0]
 }

@@ -118,3 +118,19 @@ func TestLongTurnRests(t *testing.T) {
 	w.close()
 	wg.Wait()
 }
+
+// TestLongTurnRestsAfterAStretch has a turn call another actor before each slice of
+// its work, so that others have begun whenever it looks: it rests once in each
+// longSteps, no less and no more often.
+func TestLongTurnRestsAfterAStretch(t *testing.T) {
+	const slices, between = 40, 2 // slices of 100,000 steps, and how many of them make a stretch
+	var rests atomic.Int64
+	w := newWorld(t, 4, func(w *world) {
+		w.cfg.Tokens = 2
+		w.cfg.Events.Rested = func(nola.ActorRef) { rests.Add(1) }
+	})
+	w.must("long", "work", fmt.Sprint(slices))
+	if n := rests.Load(); n != slices/between {
+		t.Errorf("the turn rested %d times in %d slices, want once in %d", n, slices, between)
+	}
+}

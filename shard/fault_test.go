@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,5 +144,92 @@ func TestNestedCallNeverStandsOnLostEffects(t *testing.T) {
 	}
 	if got := w.must("c", "get", ""); got != "" {
 		t.Errorf("c counts %q: the nested call happened though what it stood on was lost", got)
+	}
+}
+
+// TestNestedCallsStandOnWhatIsDurable fences every commit in turn of the shard where
+// turns follow one another whose effects are not durable yet, and which call an
+// actor of another shard: such a call has happened only if what its caller had
+// seen is durable.
+func TestNestedCallsStandOnWhatIsDurable(t *testing.T) {
+	const shards = 16
+	home, other := nola.ShardOf(ref("a"), shards), ref("c")
+	beside := ref("b") // an actor of a's shard
+	for i := 0; nola.ShardOf(beside, shards) != home; i++ {
+		beside.ID = fmt.Sprint("b", i)
+	}
+	if nola.ShardOf(other, shards) == home {
+		t.Fatal("a and c must live in different shards")
+	}
+	key := func(seq uint64) nola.Key {
+		return nola.Key{Session: nola.SessionID{3}, Seq: seq, FirstAttempt: time.Now()}
+	}
+	type step struct {
+		op, payload string
+		keyed       bool
+	}
+	for name, tt := range map[string]struct {
+		steps []step // calls to a, in this order
+		turns int64  // that begin though nothing is durable
+		seen  string // the actor whose effect the last step has seen
+	}{
+		"a turn before":                 {[]step{{"inc", "", false}, {"call", "c|inc", false}}, 2, "a"},
+		"a turn before, keyed":          {[]step{{"inc", "", true}, {"call", "c|inc", true}}, 2, "a"},
+		"two turns before":              {[]step{{"inc", "", true}, {"get", "", false}, {"inccall", "c|inc", true}}, 3, "a"},
+		"through an actor beside":       {[]step{{"inc", "", false}, {"call", beside.ID + "|call|c|inc", false}}, 3, "a"},
+		"what an actor beside has done": {[]step{{"calltwo", beside.ID + "|inc|c|inc", false}}, 2, beside.ID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for n := 1; ; n++ {
+				var batches atomic.Int64
+				var armed atomic.Bool
+				var m *module
+				var before int64
+				w := newWorld(t, shards, func(w *world) {
+					w.cfg.Limits = core.Limits{BackoffMin: time.Millisecond}
+					m = w.code
+					w.wrap = func(s persistence.Store) persistence.Store {
+						return faultstore.New(s, faultstore.Plan{
+							Commit: func(_, _ int, b *persistence.Batch) faultstore.Fault {
+								if armed.Load() && b.Shard == home && batches.Add(1) == int64(n) {
+									return faultstore.FenceNow
+								}
+								return faultstore.None
+							},
+							Delay: func(int) {
+								if armed.Load() && batches.Load() == 0 { // the first: all begin before it ends
+									eventually(t, fmt.Sprintf("commit %d fenced: %d turns begin", n, tt.turns), func() bool { return m.turns.Load() >= before+tt.turns })
+								}
+							},
+						})
+					}
+				})
+				w.must("warm", "get", "") // from here on it is known that the guest has no STARTUP
+				before = w.code.turns.Load()
+				armed.Store(true)
+				answered := make(chan struct{}, len(tt.steps))
+				for i, s := range tt.steps {
+					inv := &nola.Invocation{Target: ref("a"), Operation: s.op, Payload: []byte(s.payload)}
+					if s.keyed {
+						inv.Key = key(uint64(i))
+					}
+					if err := w.m.Begin(t.Context(), inv, func(nola.Result, error) { answered <- struct{}{} }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range tt.steps {
+					<-answered
+				}
+				armed.Store(false)
+				w.crash()
+				if called, seen := w.must("c", "get", ""), w.must(tt.seen, "get", ""); called != "" && seen == "" {
+					t.Errorf("commit %d fenced: the nested call happened, and what its caller had seen of %s is lost", n, tt.seen)
+				}
+				w.close()
+				if t.Failed() || batches.Load() < int64(n) {
+					break
+				}
+			}
+		})
 	}
 }

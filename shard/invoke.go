@@ -126,13 +126,13 @@ func (m *Manager) Invoke(ctx context.Context, inv *nola.Invocation) (nola.Result
 	case gone:
 		return nola.Result{ID: inv.ID}, errGone(ctx)
 	}
-	return m.result(c)
+	return m.result(ctx, c)
 }
 
 // result is what a call came to, if memory may be asked.
-func (m *Manager) result(c *core.Call) (nola.Result, error) {
+func (m *Manager) result(ctx context.Context, c *core.Call) (nola.Result, error) {
 	if c.Unwritten {
-		if err := m.trusted(nola.ShardOf(c.Inv.Target, len(m.boxes))); err != nil {
+		if err := m.trusted(ctx, nola.ShardOf(c.Inv.Target, len(m.boxes))); err != nil {
 			return nola.Result{ID: c.Inv.ID}, err
 		}
 	}
@@ -195,8 +195,15 @@ func (n *begun) decided() {
 	n.forgetDeadline()
 	n.forgetCaller()
 	n.set.Unlock()
+	if n.m.cfg.Strict && n.call.Unwritten {
+		n.m.wg.Go(func() { // as it waits for the store; it ends with the manager at the latest
+			n.done(n.m.result(n.m.ctx, n.call))
+			n.m.leaveNode(n.bytes)
+		})
+		return
+	}
 	n.m.leaveNode(n.bytes)
-	n.done(n.m.result(n.call))
+	n.done(n.m.result(n.m.ctx, n.call))
 }
 
 // after has f called at a time, on a goroutine of its own, unless that is
@@ -293,7 +300,7 @@ func (m *Manager) GetInvocation(ctx context.Context, ref nola.ActorRef, id nola.
 	if q.Err != nil {
 		return nola.InvocationInfo{}, q.Err
 	}
-	if err := m.trusted(b.id); err != nil {
+	if err := m.trusted(ctx, b.id); err != nil {
 		return nola.InvocationInfo{}, err
 	}
 	if !key.IsZero() {
@@ -365,7 +372,7 @@ func (m *Manager) control(ctx context.Context, kind core.ControlKind, ref nola.A
 		return nola.ActorInfo{}, errGone(ctx)
 	}
 	if kind == core.Describe && c.Err == nil {
-		c.Err = m.trusted(b.id)
+		c.Err = m.trusted(ctx, b.id)
 	}
 	return c.Info, c.Err
 }
@@ -383,10 +390,11 @@ func (m *Manager) DescribeActor(ctx context.Context, ref nola.ActorRef) (nola.Ac
 	return info, err
 }
 
-// PassivateActor takes an actor out of memory, behind what waits in its mailbox.
-func (m *Manager) PassivateActor(ctx context.Context, ref nola.ActorRef) error {
-	_, err := m.control(ctx, core.Passivate, ref)
-	return err
+// PassivateActor takes an actor out of memory, behind what waits in its mailbox. It
+// reports whether the actor was there.
+func (m *Manager) PassivateActor(ctx context.Context, ref nola.ActorRef) (bool, error) {
+	info, err := m.control(ctx, core.Passivate, ref)
+	return info.Active, err
 }
 
 // DeleteActor removes an actor with its state, timers, reminders and the
@@ -410,7 +418,7 @@ func (m *Manager) schedule(ctx context.Context, op *core.ScheduleOp) error {
 		return errGone(ctx)
 	}
 	if op.Kind == core.GetSchedule && op.Err == nil {
-		op.Err = m.trusted(b.id)
+		op.Err = m.trusted(ctx, b.id)
 	}
 	switch {
 	case op.Err != nil:

@@ -56,6 +56,10 @@ type Config struct {
 	// Logger hears of changes of state: default slog.Default.
 	Logger *slog.Logger
 	Events Events
+	// Strict has answers for which nothing was committed wait for a look into the
+	// store that began after the turn (persistence.Fencer), so that no clock decides
+	// whether they are of the present. It has no effect on a store that is no Fencer.
+	Strict bool
 	// Peers, if set, are the other nodes that serve shards of the store. Then this
 	// one serves those only that it was given with OpenShard.
 	Peers Peers
@@ -142,6 +146,8 @@ type box struct {
 	epoch atomic.Uint64
 	// bytes is the memory of its instances.
 	bytes atomic.Int64
+	// turns, steps and written are what Manager.Shards tells of its work.
+	turns, steps, written atomic.Uint64
 	// ready is set while the shard is listed for a commit; the committer's mutex
 	// guards it.
 	ready bool
@@ -329,8 +335,10 @@ func (m *Manager) Shards() []nola.ShardInfo {
 			continue
 		}
 		b.mu.Lock()
-		list = append(list, b.core.Info())
+		info := b.core.Info()
 		b.mu.Unlock()
+		info.Turns, info.Steps, info.Bytes = b.turns.Load(), b.steps.Load(), b.written.Load()
+		list = append(list, info)
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -12,9 +13,10 @@ import (
 // by the limits of the shards: one task per activation with a turn, stream,
 // load or tick.
 //
-// What is due has a queue of its own. While others call it gets some of the
-// processors only, so that a herd that is due at one instant does not stand in
-// front of them; it always gets one, so that it is not starved either.
+// What is due has a queue of its own, and so has SHUTDOWN of actors that nobody asks
+// for. While others call, the two get some of the processors only, so that a herd
+// that is due at one instant does not stand in front of calls; they always get one, so
+// that they are not starved either.
 //
 // Other turns do not queue here but for a run token. Whoever is at one task for long
 // is no longer one of the workers: long turns keep no other work waiting.
@@ -28,8 +30,10 @@ type pool struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []task
 	due     rounds
+	ends    endings
 	active  int // workers, not parked
 	dueBusy int // of these, with a share of dueMax
+	endNext bool
 	turns   int // that run, or wait for a token
 	closed  bool
 }
@@ -41,6 +45,12 @@ const taskPatience = 10 * time.Millisecond
 const (
 	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
 	dueRestMax = 5 * time.Millisecond
+	// dueCrowded is how long a goroutine that is ready waits for a processor when
+	// there are too few for all, such as while the collector or a compaction of the
+	// store is at work. Then a rest is taken again, dueCrowdedRestMax at most, so that
+	// calls have what there is.
+	dueCrowded        = 300 * time.Microsecond
+	dueCrowdedRestMax = 10 * time.Millisecond
 )
 
 // task is one of: an input to be stepped, a turn to be run, a load to be filled,
@@ -89,15 +99,46 @@ func (p *pool) submit(t task) {
 	case t.turn != nil:
 		p.turns++
 		p.mu.Unlock()
-		if h, ok := p.m.tokens.claim(t.namespace(), false, &claim{task: t}); ok {
-			p.start(t, h)
-		}
+		p.line(t)
 		return
 	default:
 		p.queue = append(p.queue, t)
 	}
 	p.staff()
 	p.mu.Unlock()
+}
+
+// submitEnd queues the SHUTDOWN of an actor that nobody asks for.
+func (p *pool) submitEnd(b *box, t *core.Turn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.m.work.begin()
+	p.ends.push(task{box: b, turn: t})
+	p.staff()
+}
+
+// hurry has a SHUTDOWN that is queued get into the line for a run token, as what
+// callers wait for does.
+func (p *pool) hurry(turn *core.Turn) {
+	p.mu.Lock()
+	t, ok := p.ends.remove(turn)
+	if !ok || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.turns++
+	p.mu.Unlock()
+	p.line(t)
+}
+
+// line starts a turn, or puts it into the line for a run token.
+func (p *pool) line(t task) {
+	if h, ok := p.m.tokens.claim(t.namespace(), false, &claim{task: t}); ok {
+		p.start(t, h)
+	}
 }
 
 // start runs a turn that has got a token.
@@ -164,12 +205,16 @@ func (p *pool) tell() {
 
 // idle reports whether nothing is left to do. The mutex is held.
 func (p *pool) idle() bool {
-	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && p.due.n == 0
+	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && !p.later()
 }
+
+// later reports whether there is something of what leaves room for calls. The mutex
+// is held.
+func (p *pool) later() bool { return p.due.n > 0 || p.ends.n > 0 }
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || p.due.n > 0 && p.dueBusy < p.dueRoom()
+	return len(p.queue) > 0 || p.later() && p.dueBusy < p.dueRoom()
 }
 
 // dueRoom is how many workers may be at what is due: more would only wait for
@@ -178,7 +223,7 @@ func (p *pool) dueRoom() int {
 	if p.m.called() {
 		return p.dueMax
 	}
-	return 2*p.dueMax
+	return 2 * p.dueMax
 }
 
 // staff starts goroutines while there is work and room. The mutex is held.
@@ -189,9 +234,13 @@ func (p *pool) staff() {
 	}
 }
 
-// take answers the next task. The mutex is held, and there is one.
-func (p *pool) take() (t task, due bool) {
+// take answers the next task, and whether it is of what leaves room for calls. The
+// mutex is held, and there is one.
+func (p *pool) take() (t task, later bool) {
 	if len(p.queue) == 0 {
+		if p.endNext = !p.endNext; p.ends.n > 0 && (p.endNext || p.due.n == 0) {
+			return p.ends.pop(), true
+		}
 		return p.due.pop(), true
 	}
 	t = p.queue[0]
@@ -234,6 +283,49 @@ func (q *rounds) pop() task {
 	}
 	q.n--
 	return t
+}
+
+// endings is a queue of SHUTDOWN turns, first come, first served, out of which
+// single ones may be taken.
+type endings struct {
+	n     int // that are not gone
+	queue []*task
+	of    map[*core.Turn]*task
+}
+
+func (q *endings) push(t task) {
+	if q.of == nil {
+		q.of = make(map[*core.Turn]*task)
+	}
+	q.of[t.turn] = &t
+	q.queue = append(q.queue, &t)
+	q.n++
+}
+
+// remove takes the turn out, if it is there.
+func (q *endings) remove(turn *core.Turn) (t task, ok bool) {
+	e := q.of[turn]
+	if e == nil {
+		return task{}, false
+	}
+	t, *e = *e, task{} // its place in the queue is passed over
+	delete(q.of, turn)
+	if q.n--; q.n == 0 {
+		q.queue = nil
+	}
+	return t, true
+}
+
+// pop answers the next task; there is one.
+func (q *endings) pop() task {
+	for {
+		e := q.queue[0]
+		q.queue = q.queue[1:]
+		if e.turn != nil {
+			t, _ := q.remove(e.turn)
+			return t
+		}
+	}
 }
 
 // work does tasks until there are none.
@@ -292,7 +384,8 @@ func (p *pool) work() {
 }
 
 // rest lets others have the processor, and the goroutine's place in the pool, if
-// somebody calls. What is due waits meanwhile.
+// somebody calls: for d, or for longer while there are too few processors. What is
+// due waits meanwhile.
 func (p *pool) rest(d time.Duration) {
 	if !p.m.called() {
 		return
@@ -303,13 +396,35 @@ func (p *pool) rest(d time.Duration) {
 	p.mu.Unlock()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-p.m.ctx.Done():
+	for rested := d; ; rested += d {
+		select {
+		case <-timer.C:
+		case <-p.m.ctx.Done():
+		}
+		if d = restAgain(rested, queued()); d == 0 {
+			break
+		}
+		timer.Reset(d)
 	}
 	p.mu.Lock()
 	p.active++
 	p.mu.Unlock()
+}
+
+// restAgain is for how long to rest once more after so much rest, if a goroutine
+// that was ready has waited so long for a processor; 0: it is enough.
+func restAgain(rested, waited time.Duration) time.Duration {
+	if waited < dueCrowded || rested >= dueCrowdedRestMax {
+		return 0
+	}
+	return min(max(dueSlice, waited), dueCrowdedRestMax-rested)
+}
+
+// queued is how long the goroutine waits for a processor behind all that are ready.
+func queued() time.Duration {
+	began := time.Now()
+	runtime.Gosched()
+	return time.Since(began)
 }
 
 // yield gives back r's share of dueMax, if it has one. The mutex is held.
@@ -356,7 +471,7 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue, p.due = nil, rounds{}
+	p.queue, p.due, p.ends = nil, rounds{}, endings{}
 	p.mu.Unlock()
 	p.wg.Wait()
 }

@@ -9,10 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/faultstore"
 	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/shard/core"
 )
@@ -135,6 +138,76 @@ func TestStateIsReadBack(t *testing.T) {
 	}
 }
 
+// TestTurnReadsItsOwnWrites: what a turn wrote it reads back at once, by itself and
+// in lists, over what turns before it wrote and what is stored.
+func TestTurnReadsItsOwnWrites(t *testing.T) {
+	w := newWorld(t, 4)
+	w.must("a", "put", "k1|stored")
+	w.must("a", "put", "k2|stored")
+	w.must("a", "put", "k3|stored")
+	for _, crash := range []bool{false, true} {
+		if crash {
+			w.crash()
+			w.must("a", "put", "k1|before")
+		}
+		_, err := w.invoke("a", "own", "k2|k3|k0")
+		if err == nil {
+			t.Fatal("the turn was to fail")
+		}
+		if got := err.Error(); got != "k2=own k3= k0=new k0=new k1="+map[bool]string{false: "stored", true: "before"}[crash]+" k2=own false" {
+			t.Errorf("after a crash %v: the turn reads %q", crash, got)
+		}
+		if got := w.must("a", "list", "k|9"); strings.Contains(got, "own") || !strings.Contains(got, "k3=stored") || strings.Contains(got, "k0") {
+			t.Errorf("the turn that failed left %q", got)
+		}
+	}
+}
+
+// TestTurnSeesWhatIsNotDurable: while the commit of turns before is under way, the
+// next one reads and lists what they left, over what is stored.
+func TestTurnSeesWhatIsNotDurable(t *testing.T) {
+	var armed atomic.Bool
+	listed := make(chan struct{})
+	w := newWorld(t, 4, func(w *world) {
+		w.wrap = func(s persistence.Store) persistence.Store {
+			return faultstore.New(s, faultstore.Plan{Delay: func(int) {
+				if armed.Load() {
+					<-listed
+				}
+			}})
+		}
+	})
+	for _, put := range []string{"k1|stored", "k2|stored", "k3|stored"} {
+		w.must("a", "put", put)
+	}
+	w.crash()
+	w.must("a", "get", "k1") // it is loaded
+	armed.Store(true)
+	before := w.code.turns.Load()
+	results := make(chan string, 4)
+	for _, in := range [][2]string{{"put", "k2|new"}, {"put", "k0|new"}, {"del", "k3"}, {"list", "k|9"}} {
+		inv := &nola.Invocation{Target: ref("a"), Operation: in[0], Payload: []byte(in[1])}
+		err := w.m.Begin(t.Context(), inv, func(r nola.Result, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			results <- string(r.Payload)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all four turns have begun before any commit ends", func() bool { return w.code.turns.Load() >= before+4 })
+	close(listed)
+	got := make(map[string]bool)
+	for range cap(results) {
+		got[<-results] = true
+	}
+	if want := "k0=new k1=stored k2=new false"; !got[want] {
+		t.Errorf("the answers are %v, want a list %q", got, want)
+	}
+}
+
 func sessionKey(seq uint64) nola.Key {
 	return nola.Key{Session: nola.SessionID{7}, Seq: seq, AckedBelow: 0, FirstAttempt: time.Now()}
 }
@@ -167,6 +240,10 @@ func TestKeysRecogniseRetries(t *testing.T) {
 			if err != nil || info.State != nola.InvocationSucceeded || string(info.Payload) != "1" {
 				t.Errorf("GetInvocation: %+v %v", info, err)
 			}
+			info, err = w.m.GetInvocation(context.Background(), ref("a"), first.ID, nola.Key{})
+			if err != nil || info.State != nola.InvocationSucceeded || string(info.Payload) != "1" {
+				t.Errorf("GetInvocation by its id: %+v %v", info, err)
+			}
 			// A guest's error is an outcome, and is remembered.
 			bad := key
 			bad.Seq++
@@ -180,6 +257,10 @@ func TestKeysRecogniseRetries(t *testing.T) {
 			r, err := w.keyed("a", "fail", "", bad)
 			if reason(err) != nola.ReasonGuestError || w.code.turns.Load() != turns {
 				t.Errorf("fail again: %+v %v, it must not run again", r, err)
+			}
+			info, err = w.m.GetInvocation(context.Background(), ref("a"), nola.InvocationID{}, bad)
+			if err != nil || info.State != nola.InvocationFailed || info.Err == nil || info.Err.Message != "as asked" {
+				t.Errorf("GetInvocation of the failure: %+v %v", info, err)
 			}
 		})
 	}
@@ -210,6 +291,46 @@ func TestKeyThatMayBeForgottenIsRefused(t *testing.T) {
 	}
 }
 
+// TestLateKeyTakesNoSlot: a call that arrives after the client has gone on by a
+// whole window, and that is not known, is refused: run, its outcome would take the
+// slot of the call a window ahead, which would then be run twice.
+func TestLateKeyTakesNoSlot(t *testing.T) {
+	w := newWorld(t, 1)
+	at := time.Now()
+	key := func(seq, acked uint64) nola.Key {
+		return nola.Key{Session: nola.SessionID{9}, Seq: seq, AckedBelow: acked, FirstAttempt: at}
+	}
+	ahead := key(1+nola.SessionWindow, 2)
+	done := make(chan error, 1)
+	go func() { _, err := w.keyed("a", "waitinc", "g", ahead); done <- err }()
+	eventually(t, "the call ahead runs", func() bool { return w.code.turns.Load() >= 1 })
+	if _, err := w.keyed("a", "inc", "", key(2+2*nola.SessionWindow, 2)); reason(err) != nola.ReasonInvalidKey {
+		t.Errorf("a call beyond the window: %v, want INVALID_KEY", err)
+	}
+	late := make(chan error, 1)
+	go func() { _, err := w.keyed("a", "inc", "", key(1, 1)); late <- err }()
+	// It is refused while the call ahead runs, or waits behind it for its turn.
+	eventually(t, "the late call is in", func() bool { return len(late) > 0 || w.m.Shards()[0].Unanswered >= 2 })
+	close(w.code.gate("g"))
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-late; reason(err) != nola.ReasonKeyExpired {
+		t.Errorf("the late call: %v, want KEY_EXPIRED", err)
+	}
+	for _, crash := range []bool{false, true} {
+		if crash {
+			w.crash()
+		}
+		if r, err := w.keyed("a", "waitinc", "g", ahead); err != nil || !r.Replayed {
+			t.Errorf("the call ahead again (crash %v): %+v %v, want its recorded answer", crash, r, err)
+		}
+	}
+	if got := w.must("a", "get", ""); got != "1" {
+		t.Errorf("n = %s, want 1", got)
+	}
+}
+
 func TestRetryWaitsForTheFirst(t *testing.T) {
 	w := newWorld(t, 1)
 	key := sessionKey(1)
@@ -227,6 +348,9 @@ func TestRetryWaitsForTheFirst(t *testing.T) {
 	info, err := w.m.GetInvocation(context.Background(), ref("a"), nola.InvocationID{}, key)
 	if err != nil || info.State != nola.InvocationPending {
 		t.Errorf("GetInvocation while it runs: %+v %v", info, err)
+	}
+	if r, err := w.keyed("a", "waitinc", "other", key); reason(err) != nola.ReasonKeyReused {
+		t.Errorf("another payload while it runs: %+v %v, want KEY_REUSED", r, err)
 	}
 	close(w.code.gate("g"))
 	a, b := <-results, <-results
@@ -296,8 +420,6 @@ func TestCastsBetweenActors(t *testing.T) {
 	for i := range 2 {
 		id := fmt.Sprint("d", i)
 		eventually(t, "all casts arrive", func() bool { return strings.Count(w.must(id, "get", "log"), " ") == 2*n })
-		next := map[int]int{}
-		_ = next
 		// Casts of one sender keep their order: each number appears twice, and
 		// the sequence splits into two ascending ones.
 		seen := make(map[string]int)
@@ -442,6 +564,31 @@ func TestNestedCallsDoNotBlockTheNode(t *testing.T) {
 	}
 }
 
+// TestWaitingCallsHoldNoToken: more turns wait for a busy actor than there are run
+// tokens, those that are lent to others included; all of them have begun, and
+// others are served.
+func TestWaitingCallsHoldNoToken(t *testing.T) {
+	for _, shards := range []int{1, 16} {
+		const callers = 200
+		w := newWorld(t, shards, func(w *world) { w.cfg.Tokens = 2 })
+		var wg sync.WaitGroup
+		wg.Go(func() { w.must("busy", "wait", "g") })
+		eventually(t, "the actor is busy", func() bool { return w.code.turns.Load() >= 1 })
+		for i := range callers {
+			wg.Go(func() { w.must(fmt.Sprint("a", i), "call", "busy|inc") })
+		}
+		eventually(t, fmt.Sprintf("%d shards: all callers wait", shards), func() bool { return w.code.turns.Load() >= 1+callers })
+		if got := w.must("other", "inc", ""); got != "1" {
+			t.Errorf("another actor answers %s", got)
+		}
+		close(w.code.gate("g"))
+		wg.Wait()
+		if got := w.must("busy", "get", ""); got != strconv.Itoa(callers) {
+			t.Errorf("%d shards: %s increments, want %d", shards, got, callers)
+		}
+	}
+}
+
 func TestRetriedTurnRepeatsNoNestedCall(t *testing.T) {
 	for _, shards := range []int{1, 16} {
 		w := newWorld(t, shards, func(w *world) { w.cfg.Limits = core.Limits{BackoffMin: time.Millisecond} })
@@ -469,6 +616,72 @@ func TestRetriedTurnRepeatsNoNestedCall(t *testing.T) {
 		if got := w.must("c", "get", ""); got != "2" {
 			t.Errorf("%d shards: c counts %s, want 2: one for each key", shards, got)
 		}
+	}
+}
+
+// TestTurnRetriedMuchLaterRepeatsNoNestedCall: the node dies under a turn that has
+// called another actor, and what brought the turn about is tried again hours later:
+// the answers of its calls are found although they are filed by time.
+func TestTurnRetriedMuchLaterRepeatsNoNestedCall(t *testing.T) {
+	for name, tt := range map[string]struct {
+		key   nola.Key
+		cast  bool
+		delay time.Duration
+		later time.Duration
+	}{
+		"user key":     {key: nola.Key{User: "u"}, later: 5 * time.Hour},
+		"session key":  {key: nola.Key{Session: nola.SessionID{5}, Seq: 1}, later: 9 * time.Minute},
+		"cast":         {cast: true, later: 5 * time.Hour},
+		"delayed cast": {cast: true, delay: time.Millisecond, later: 5 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The keys of nested calls are filed by the hour: the retry comes in another one.
+			start := time.Now().Truncate(time.Hour).Add(time.Hour + 55*time.Minute)
+			var ahead atomic.Int64 // how far the clock is
+			ahead.Store(int64(time.Until(start)))
+			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			w := newWorld(t, 16, func(w *world) { w.cfg.Now = now })
+			w.must("warm", "get", "")
+			if !tt.key.IsUser() {
+				tt.key.FirstAttempt = now()
+			}
+			bring := func() chan nola.Result {
+				inv := &nola.Invocation{Target: ref("a"), Operation: "callwait", Payload: []byte("b|inc|g"), Key: tt.key}
+				done := make(chan nola.Result, 1)
+				if tt.cast {
+					inv.Key = nola.Key{}
+					var due time.Time
+					if tt.delay > 0 {
+						due = now().Add(tt.delay)
+					}
+					if _, err := w.m.Cast(t.Context(), inv, due); err != nil {
+						t.Fatal(err)
+					}
+					return nil
+				}
+				go func() {
+					r, _ := w.m.Invoke(context.Background(), inv)
+					done <- r
+				}()
+				return done
+			}
+			answered := bring()
+			eventually(t, "the nested call is durable", func() bool { return w.must("b", "get", "") == "1" })
+			w.crash()
+			if answered != nil {
+				<-answered
+			}
+			ahead.Add(int64(tt.later))
+			w.must("b", "get", "") // the shard of b knows the new time
+			close(w.code.gate("g"))
+			if !tt.cast {
+				bring()
+			}
+			eventually(t, "the turn ends well", func() bool { return w.must("a", "get", "got") != "" })
+			if got := w.must("a", "get", "got") + " " + w.must("b", "get", ""); got != "1 1" {
+				t.Errorf("the reply and the count are %q, want \"1 1\": the nested call must not run twice", got)
+			}
+		})
 	}
 }
 
@@ -564,6 +777,20 @@ func TestPassivation(t *testing.T) {
 		if got := w.must(fmt.Sprint(i), "inc", ""); got != "2" {
 			t.Errorf("actor %d answers %s, want 2", i, got)
 		}
+	}
+}
+
+func TestPassivateActor(t *testing.T) {
+	w := newWorld(t, 4)
+	w.must("a", "inc", "")
+	for _, want := range []bool{true, false} {
+		if was, err := w.m.PassivateActor(t.Context(), ref("a")); err != nil || was != want {
+			t.Errorf("passivate: it was in memory %v, %v; want %v", was, err, want)
+		}
+		eventually(t, "the actor leaves", func() bool { return w.code.live.Load() == 0 })
+	}
+	if got := w.must("a", "memory", "") + w.must("a", "inc", ""); got != "12" {
+		t.Errorf("turns of the instance and the count are %q, want \"12\": a fresh instance, and committed state", got)
 	}
 }
 

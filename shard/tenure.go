@@ -105,8 +105,21 @@ func (m *Manager) Deliver(ctx context.Context, d *Delivery) error {
 }
 
 // trusted refuses an answer out of memory that another node may know better.
-func (m *Manager) trusted(id nola.ShardID) error {
-	if m.cfg.Peers == nil || m.cfg.Peers.Trusted() {
+func (m *Manager) trusted(ctx context.Context, id nola.ShardID) error {
+	fencer, able := m.cfg.Store.(persistence.Fencer)
+	switch {
+	case m.cfg.Strict && able:
+		err := fencer.Fence(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errGone(ctx)
+		}
+		if !errors.Is(err, persistence.ErrFenced) {
+			return errStore(err)
+		}
+	case m.cfg.Peers == nil || m.cfg.Peers.Trusted():
 		return nil
 	}
 	e := nola.Errorf(nola.ReasonShardMoving, "the node's lease is over, so that shard %d may have another owner; nothing was changed, try again", id)

@@ -244,6 +244,62 @@ func TestUntrustedNodeDoesNotAnswerReads(t *testing.T) {
 	}
 }
 
+// fenced is a store that looks whether its shards are still its own.
+type fenced struct {
+	persistence.Store
+	asked atomic.Int64
+	err   error
+}
+
+func (f *fenced) Fence(context.Context) error {
+	f.asked.Add(1)
+	return f.err
+}
+
+// With strict reads what was not written is answered after a look into the store,
+// whatever the lease says; what was written needs none.
+func TestStrictReads(t *testing.T) {
+	store := new(fenced)
+	w := newWorld(t, 1, func(w *world) {
+		w.cfg.Strict = true
+		w.wrap = func(s persistence.Store) persistence.Store { store.Store = s; return store }
+	})
+	if _, err := w.invoke("a", "inc", ""); err != nil {
+		t.Fatal(err)
+	}
+	if n := store.asked.Load(); n != 0 {
+		t.Errorf("a write has looked %d times", n)
+	}
+	reads := map[string]func() error{
+		"get":      func() error { _, err := w.invoke("a", "get", "n"); return err },
+		"describe": func() error { _, err := w.m.DescribeActor(t.Context(), ref("a")); return err },
+		"outcome": func() error {
+			_, err := w.m.GetInvocation(t.Context(), ref("a"), nola.InvocationID{}, nola.Key{User: "k"})
+			return err
+		},
+	}
+	for name, read := range reads {
+		before := store.asked.Load()
+		if err := read(); err != nil || store.asked.Load() == before {
+			t.Errorf("%s: %v, looked %d times", name, err, store.asked.Load()-before)
+		}
+	}
+	for _, tt := range []struct {
+		err  error
+		want nola.Reason
+	}{
+		{persistence.ErrFenced, nola.ReasonShardMoving},
+		{errors.New("the store is away"), nola.ReasonUnavailable},
+	} {
+		store.err = tt.err
+		for name, read := range reads {
+			if err := read(); reason(err) != tt.want {
+				t.Errorf("%s, when the look ends with %v: %v", name, tt.err, err)
+			}
+		}
+	}
+}
+
 // A turn whose nested call reaches nobody is rolled back as SHARD_MOVING, also if
 // its guest would make something else of it.
 func TestNestedCallThatReachesNobody(t *testing.T) {

@@ -481,9 +481,10 @@ func (h *host) Yield(steps uint64) error {
 }
 
 const (
-	// longSteps is how many steps, about a millisecond, a turn takes before it rests
-	// for restTime if others have begun meanwhile.
-	longSteps = 1_000_000
+	// longSteps is how many steps, some 150 us, a turn takes before it rests for
+	// restTime if others have begun meanwhile. On the way of a call through client,
+	// network and server it may meet such a stretch several times.
+	longSteps = 200_000
 	restTime  = time.Millisecond
 )
 

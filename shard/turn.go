@@ -165,7 +165,10 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	h.reset(r, b, t, g)
 	outer := r.current
 	r.current = h
-	defer func() { r.current = outer }()
+	defer func() {
+		r.current = outer
+		h.inv, h.turn = nil, nola.Turn{} // the actor may be idle for long
+	}()
 	if t.Err = r.hold(h, outer != nil); t.Err != nil {
 		if t.Shutdown != "" {
 			g.replace(nil)
@@ -202,6 +205,8 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		t.Effects.Reply = reply
 	}
 	t.Effects.Steps = h.steps
+	b.turns.Add(1)
+	b.steps.Add(h.steps)
 	t.Effects.Called = h.calls > 0
 	if err != nil || t.Shutdown != "" {
 		g.replace(nil) // what it remembers is not what is committed

@@ -269,6 +269,23 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 	case "del":
 		found, err := h.Delete([]byte(at(0)))
 		return fmt.Sprint(found), err
+	case "own": // written|deleted|new: fails with what it reads of what it did
+		if err := errors.Join(h.Put([]byte(at(0)), []byte("own")), h.Put([]byte(at(2)), []byte("new"))); err != nil {
+			return "", err
+		}
+		if _, err := h.Delete([]byte(at(1))); err != nil {
+			return "", err
+		}
+		var b strings.Builder
+		for _, key := range args {
+			v, _, err := h.Get([]byte(key))
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&b, "%s=%s ", key, v)
+		}
+		list, err := in.run("list", "k|9", h)
+		return "", errors.Join(err, errors.New(b.String()+list))
 	case "pair": // two keys that are always equal
 		if err := h.Put([]byte("first"), []byte(arg)); err != nil {
 			return "", err
@@ -310,6 +327,17 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			}
 		}
 		return "", nil
+	case "work": // slices of work, another actor called before each
+		n, _ := strconv.Atoi(arg)
+		for i := range n {
+			if _, err := h.Call(nola.OutCall{ID: "other", Operation: "get"}); err != nil {
+				return "", err
+			}
+			if err := h.Yield(uint64(i+1) * spinSlice); err != nil {
+				return "", err
+			}
+		}
+		return "", nil
 	case "fail": // does everything and fails
 		for _, f := range []func() error{
 			func() error { return h.Put([]byte("n"), []byte("999")) },
@@ -334,6 +362,20 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("call", arg, h)
+	case "callwait": // id|op|gate: calls, then waits
+		reply, err := in.run("call", at(0)+"|"+at(1), h)
+		if err != nil {
+			return "", err
+		}
+		if _, err := in.run("wait", at(2), h); err != nil {
+			return "", err
+		}
+		return reply, h.Put([]byte("got"), []byte(reply))
+	case "calltwo": // id|op|id|op: one after the other
+		if _, err := in.run("call", at(0)+"|"+at(1), h); err != nil {
+			return "", err
+		}
+		return in.run("call", at(2)+"|"+at(3), h)
 	case "callor": // calls, and increments itself whatever came of it
 		_, _ = in.run("call", arg, h)
 		return in.run("inc", "", h)

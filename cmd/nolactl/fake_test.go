@@ -338,6 +338,20 @@ func (f *fake) CancelTimer(_ context.Context, req *connect.Request[nolav1.Cancel
 func (f *fake) CreateActor(_ context.Context, req *connect.Request[nolav1.CreateActorRequest]) (*connect.Response[nolav1.CreateActorResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.lose > 0 {
+		f.lose--
+		defer panic(http.ErrAbortHandler)
+	}
+	recognise := req.Msg.IdempotencyKey
+	if s := req.Msg.Session; s != nil {
+		recognise = fmt.Sprintf("%x/%d", s.Id, s.Seq)
+		f.keyed = append(f.keyed, recognise)
+	}
+	key := refKey(req.Msg.Actor) + recognise
+	if _, known := f.keys[key]; known && recognise != "" {
+		return answer(&nolav1.CreateActorResponse{InvocationId: f.id(), Replayed: true})
+	}
+	f.keys[key] = "create"
 	if _, err := f.find(req.Msg.Actor); err == nil {
 		return nil, failure(connect.CodeAlreadyExists, "ALREADY_EXISTS", "there is an actor "+refName(req.Msg.Actor)+" already")
 	}
@@ -814,7 +828,7 @@ func (f *fake) DeleteNamespace(_ context.Context, req *connect.Request[nolav1.De
 func (f *fake) node() *nolav1.Node {
 	return &nolav1.Node{
 		NodeId: "n1#7f3a", Name: "n1", Address: "127.0.0.1:7466", Version: "v0.1.0", Started: ago(3 * time.Hour), Shards: 256,
-		State: nolav1.NodeState_NODE_STATE_READY, Weight: 100,
+		State: nolav1.NodeState_NODE_STATE_READY, Weight: 100, Load: 412_000, Labels: map[string]string{"zone": "eu", "disk": "fast"},
 	}
 }
 
@@ -824,6 +838,28 @@ func (f *fake) ListNodes(context.Context, *connect.Request[nolav1.ListNodesReque
 
 func (f *fake) DrainNode(_ context.Context, req *connect.Request[nolav1.DrainNodeRequest]) (*connect.Response[nolav1.DrainNodeResponse], error) {
 	return answer(&nolav1.DrainNodeResponse{Node: &nolav1.Node{NodeId: "gone#1", Name: req.Msg.Node}})
+}
+
+func (f *fake) ListLanes(context.Context, *connect.Request[nolav1.ListLanesRequest]) (*connect.Response[nolav1.ListLanesResponse], error) {
+	return answer(&nolav1.ListLanesResponse{Lanes: []*nolav1.Lane{
+		{LaneId: "0190a0b0c0d0", NodeId: "n1#7f3a", Mode: "quorum", Unapplied: proto.Uint64(3)},
+		{LaneId: "0190a0b0c0e1", NodeId: "n2#51d0", Mode: "quorum", Sealed: true, FinalSeq: proto.Uint64(1204)},
+	}})
+}
+
+func (f *fake) ListPlacementRules(context.Context, *connect.Request[nolav1.ListPlacementRulesRequest]) (*connect.Response[nolav1.ListPlacementRulesResponse], error) {
+	return answer(&nolav1.ListPlacementRulesResponse{Rules: []*nolav1.PlacementRule{
+		{Namespace: "shop", Require: map[string]string{"zone": "eu"}},
+		{Namespace: "shop", Type: "report", Prefer: map[string]string{"disk": "fast"}, Avoid: map[string]string{"spot": "yes"}},
+	}})
+}
+
+func (f *fake) SetPlacementRule(context.Context, *connect.Request[nolav1.SetPlacementRuleRequest]) (*connect.Response[nolav1.SetPlacementRuleResponse], error) {
+	return answer(&nolav1.SetPlacementRuleResponse{})
+}
+
+func (f *fake) DeletePlacementRule(context.Context, *connect.Request[nolav1.DeletePlacementRuleRequest]) (*connect.Response[nolav1.DeletePlacementRuleResponse], error) {
+	return answer(&nolav1.DeletePlacementRuleResponse{})
 }
 
 func (f *fake) GetCluster(context.Context, *connect.Request[nolav1.GetClusterRequest]) (*connect.Response[nolav1.GetClusterResponse], error) {

@@ -80,7 +80,7 @@ nolactl schedule create beep --target counter/alice --op inc --every 1s`)
 	root.AddCommand(
 		c.invokeCommand(), c.castCommand(), c.invocationCommand(),
 		c.actorCommand(), c.timerCommand(), c.logsCommand(), c.moduleCommand(), c.scheduleCommand(), c.calendarCommand(),
-		c.namespaceCommand(), c.nodeCommand(), c.shardCommand(), c.locateCommand(), c.topCommand(), c.timeCommand(), c.backupCommand(),
+		c.namespaceCommand(), c.nodeCommand(), c.shardCommand(), c.laneCommand(), c.placementCommand(), c.locateCommand(), c.topCommand(), c.timeCommand(), c.backupCommand(),
 		c.versionCommand(), c.completionCommand(),
 	)
 	root.InitDefaultHelpCmd()
@@ -112,10 +112,10 @@ func (c *cli) settle(cmd *cobra.Command) error {
 	if err := nola.ValidateName("namespace", c.namespace); err != nil {
 		return usage("", "%s", err)
 	}
-	if c.timeout == 0 {
+	if !c.timed {
 		c.timeout = timeoutDefault
 	}
-	if c.timeout < 0 {
+	if c.timeout <= 0 {
 		return usage("", "--timeout is %s, it must be positive", c.timeout)
 	}
 	return nil

@@ -44,6 +44,9 @@ type cqlConfig struct {
 	TLSCert       string `yaml:"tls_cert"`
 	TLSKey        string `yaml:"tls_key"`
 	TLSServerName string `yaml:"tls_server_name"`
+	// Translate says where nodes are reached that tell other addresses of themselves,
+	// IP:PORT to IP:PORT.
+	Translate map[string]string `yaml:"translate"`
 	// Mode is how commits are made: auto (default), quorum or lwt.
 	Mode string `yaml:"mode"`
 	// NodeName tells this node from all others: default the machine's name and the
@@ -53,8 +56,11 @@ type cqlConfig struct {
 	// Lease is how long others wait for a sign of life: default 10s.
 	Lease time.Duration `yaml:"lease"`
 	// ApplyAge is how long what was committed may wait in memory, and in the node's
-	// log, before it is written into the tables: default 2s.
+	// log, before it is written into the tables: default 5s.
 	ApplyAge time.Duration `yaml:"apply_age"`
+	// StrictReads has answers of turns that wrote nothing wait for a read of the
+	// cluster that began after them: no clock decides whether they are of the present.
+	StrictReads bool `yaml:"strict_reads"`
 }
 
 const hostDefault = "127.0.0.1:9042"
@@ -100,7 +106,7 @@ func (c cqlConfig) store(shards int, address string, log *slog.Logger) (cqlstore
 		hosts = []string{hostDefault}
 	}
 	out := cqlstore.Config{
-		Hosts: hosts, Keyspace: c.Keyspace, Datacenter: c.Datacenter, Username: c.Username, Mode: cqlstore.Mode(c.Mode),
+		Hosts: hosts, Keyspace: c.Keyspace, Datacenter: c.Datacenter, Translate: c.Translate, Username: c.Username, Mode: cqlstore.Mode(c.Mode),
 		Name: c.NodeName, Address: address, Shards: shards, Lease: c.Lease, ApplyAge: c.ApplyAge, Log: log,
 	}
 	if c.Username != "" {

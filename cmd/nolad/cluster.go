@@ -30,7 +30,7 @@ type clusterConfig struct {
 	// Weight is its share of the shards, in proportion to the others', 1 to 1,000:
 	// default 100.
 	Weight int `yaml:"weight"`
-	// Labels are shown with the node.
+	// Labels are what rules of placement go by.
 	Labels map[string]string `yaml:"labels"`
 	// TokenFile holds the secret that the nodes show each other.
 	TokenFile string `yaml:"token_file"`
@@ -47,7 +47,7 @@ func (c *clusterConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Advertise, "cluster-advertise", "", "address at which other nodes reach this one (default: that of --cluster-listen)")
 	f.StringVar(&c.Name, "node-name", "", "name of this node among the others, the same after a restart")
 	f.IntVar(&c.Weight, "node-weight", 0, "its share of the shards, in proportion to the others' (default 100)")
-	f.StringToStringVar(&c.Labels, "node-label", nil, "label that is shown with the node, NAME=VALUE; may be repeated")
+	f.StringToStringVar(&c.Labels, "node-label", nil, "label of this node that rules of placement go by, NAME=VALUE; may be repeated")
 	f.StringVar(&c.TokenFile, "cluster-token-file", "", "file with the secret that the nodes show each other")
 }
 

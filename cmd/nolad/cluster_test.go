@@ -34,6 +34,7 @@ func TestClusterOnCQL(t *testing.T) {
 	if err := os.WriteFile(token, []byte("a secret of the cluster\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir()
 	var nodes []*running
 	var clients []*client.Client
 	stopped := 0
@@ -46,7 +47,7 @@ func TestClusterOnCQL(t *testing.T) {
 	})
 	for i := range 3 {
 		cfg := config{
-			Listen: "127.0.0.1:0", Store: storeCQL, CQL: cqlConfig{Hosts: []string{fake.Address()}},
+			Listen: "127.0.0.1:0", Store: storeCQL, DataDir: filepath.Join(dir, fmt.Sprint("n", i)), CQL: cqlConfig{Hosts: []string{fake.Address()}},
 			Cluster: clusterConfig{Listen: "127.0.0.1:0", Name: fmt.Sprint("n", i), TokenFile: token, Lease: time.Second},
 		}.withDefaults()
 		if err := cfg.validate(); err != nil {
@@ -90,6 +91,29 @@ func TestClusterOnCQL(t *testing.T) {
 		}
 	}
 	spread(3)
+	lanes := func(open int) {
+		t.Helper()
+		list, err := clients[2].Cluster.ListLanes(t.Context(), connect.NewRequest(&nolav1.ListLanesRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := 0
+		for _, l := range list.Msg.GetLanes() {
+			switch {
+			case !l.GetSealed():
+				open--
+			case l.FinalSeq == nil:
+				t.Errorf("a lane that was ended has no last entry: %v", l)
+			}
+			if l.Unapplied != nil {
+				own++
+			}
+		}
+		if open != 0 || own != 1 {
+			t.Errorf("%d nodes more than open lanes, and %d lanes of the node that is asked: %v", open, own, list.Msg.GetLanes())
+		}
+	}
+	lanes(3)
 	code, err := os.ReadFile("../../testdata/guests/small/small.wasm")
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +144,13 @@ func TestClusterOnCQL(t *testing.T) {
 		inc(clients[i+1:])
 		spread(2 - i)
 	}
+	lanes(1)
 	inc(clients[2:])
+	for i := range 3 {
+		if code, err := filepath.Glob(filepath.Join(dir, fmt.Sprint("n", i), codeDir, "*", "*")); len(code) == 0 {
+			t.Errorf("server %d keeps no compiled code in its data directory (%v)", i, err)
+		}
+	}
 }
 
 func TestClusterConfigFaults(t *testing.T) {

@@ -34,7 +34,8 @@ type config struct {
 	// Store is the kind of the store: pebble, or cql for a Cassandra or ScyllaDB
 	// cluster. `nolad dev --ephemeral` keeps one in memory.
 	Store string `yaml:"store"`
-	// DataDir is the directory of the store: default ./nola-data.
+	// DataDir is the directory of the store: default ./nola-data. With store cql it
+	// holds compiled code alone, which is not kept if it is empty, the default.
 	DataDir string `yaml:"data_dir"`
 	// clock, if set, is the virtual clock of nolad dev.
 	clock *shard.VirtualClock
@@ -88,7 +89,9 @@ const (
 func (c config) withDefaults() config {
 	setDefault(&c.Listen, listenDefault)
 	setDefault(&c.Store, storePebble)
-	setDefault(&c.DataDir, dataDirDefault)
+	if c.Store != storeCQL {
+		setDefault(&c.DataDir, dataDirDefault)
+	}
 	setDefault(&c.DrainTimeout, 30*time.Second)
 	setDefault(&c.Log.Level, "info")
 	setDefault(&c.Log.Format, "text")

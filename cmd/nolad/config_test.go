@@ -8,13 +8,18 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/nolaproject/nola"
 )
@@ -91,21 +96,66 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
-// TestEveryFlagCounts gives each flag of serve once.
+// TestEveryFlagCounts gives each flag of serve alone: it sets the one field that its
+// name says, to what it was given, and no other.
 func TestEveryFlagCounts(t *testing.T) {
-	set := config{
-		Listen: "a", Advertise: "b", AdminListen: "c", Store: "d", DataDir: "e", Shards: 1, TLSCert: "f", TLSKey: "g", TokenFile: "h",
-		AllowedOrigins: []string{"i"}, Insecure: true, DrainTimeout: 1, Log: logConfig{Level: "j", Format: "k"},
+	fields := map[string]string{ // those whose names differ from their flags
+		"allowed-origin": "allowed_origins", "cql-host": "cql.hosts", "log-level": "log.level", "log-format": "log.format",
+		"node-name": "cluster.name", "node-weight": "cluster.weight", "node-label": "cluster.labels",
 	}
-	serve := serveCommand()
-	args := strings.Fields("--listen x --advertise x --admin-listen x --store x --data-dir x --shards 1 --tls-cert x --tls-key x --token-file x --allowed-origin x --insecure --drain-timeout 1s --log-level x --log-format x")
-	if err := serve.ParseFlags(args); err != nil {
-		t.Fatal(err)
+	values := map[string][2]string{ // as it is given, and as the field shows it
+		"string": {"x", "x"}, "int": {"7", "7"}, "bool": {"true", "true"}, "duration": {"7s", "7s"},
+		"stringSlice": {"x,y", "[x y]"}, "stringToString": {"x=y", "map[x:y]"},
 	}
-	got := config{}.over(serve.Flags(), set)
-	if got.Listen != "a" || got.Advertise != "b" || got.AdminListen != "c" || got.Store != "d" || got.DataDir != "e" || got.Shards != 1 ||
-		got.TLSCert != "f" || got.TLSKey != "g" || got.TokenFile != "h" || len(got.AllowedOrigins) != 1 || !got.Insecure || got.DrainTimeout != 1 || got.Log != set.Log {
-		t.Errorf("with all flags: %+v", got)
+	seen := 0
+	serveCommand().Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name == "config" {
+			return // it names the file that the others go over
+		}
+		seen++
+		field := fields[f.Name]
+		if field == "" {
+			field = strings.ReplaceAll(f.Name, "-", "_")
+			for _, section := range []string{"cql", "cluster"} {
+				if rest, ok := strings.CutPrefix(field, section+"_"); ok {
+					field = section + "." + rest
+				}
+			}
+		}
+		value, known := values[f.Value.Type()]
+		if !known {
+			t.Fatalf("--%s is of type %s, for which this test has no value", f.Name, f.Value.Type())
+		}
+		var given config
+		flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		given.flags(flags)
+		if err := flags.Parse([]string{"--" + f.Name + "=" + value[0]}); err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]string)
+		leaves(reflect.ValueOf(config{}.over(flags, given)), "", got)
+		if want := map[string]string{field: value[1]}; !maps.Equal(got, want) {
+			t.Errorf("--%s sets %v, want %v", f.Name, got, want)
+		}
+	})
+	if seen < 20 {
+		t.Errorf("serve has %d flags: this test sees too few to show anything", seen)
+	}
+}
+
+// leaves collects the fields of a configuration that are not zero, by their names
+// in the file.
+func leaves(v reflect.Value, path string, into map[string]string) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case name == "" || v.Field(i).IsZero():
+		case f.Type.Kind() == reflect.Struct:
+			leaves(v.Field(i), path+name+".", into)
+		default:
+			into[path+name] = fmt.Sprint(v.Field(i).Interface())
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,18 +18,15 @@ import (
 )
 
 // directory is a cluster's rows in Cassandra or Scylla. The ID of a process is that
-// of its lane. The store beats for the lane; what a node says of itself stands in a
-// row beside that one.
+// of its lane, and the beats of the node are what keeps others from its lane: the
+// store gives no sign of life of its own (cqlstore.Config.External).
 type directory struct {
 	store *cqlstore.Store
 	lease time.Duration
 
-	mu     sync.Mutex // guards the field below
-	joined string
+	mu   sync.Mutex          // guards the field below
+	rows []cqlstore.ShardRow // as last read
 }
-
-// memberSuffix marks the rows beside those of lanes.
-const memberSuffix = "/member"
 
 // The labels that carry what a row has no column for. Names of users' labels have no
 // slash.
@@ -36,20 +34,17 @@ const (
 	labelPeer    = "nola/peer"
 	labelWeight  = "nola/weight"
 	labelLeaving = "nola/leaving"
+	labelRules   = "nola/rules"
+	labelWork    = "nola/work"
 )
 
 // Join opens a lane, and ends the one before.
 func (d *directory) Join(ctx context.Context) (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.joined != "" && d.store.NodeID() == d.joined {
-		d.store.Renounce()
+	node, err := d.store.Join(ctx)
+	if err == nil {
+		_ = d.store.Tidy(ctx) // others try, too
 	}
-	if _, err := d.store.Acquire(ctx, nil); err != nil { // no shard, but a lane
-		return "", err
-	}
-	d.joined = d.store.NodeID()
-	return d.joined, nil
+	return node, err
 }
 
 // Beat writes the row of the node. It fails once the lane is lost, so that the node
@@ -58,11 +53,18 @@ func (d *directory) Beat(ctx context.Context, row cluster.NodeRow) error {
 	if d.store.NodeID() != row.ID {
 		return errLaneLost
 	}
-	labels := map[string]string{labelPeer: row.Peer, labelWeight: strconv.Itoa(row.Weight), labelLeaving: strconv.FormatBool(row.Leaving)}
+	work, err := json.Marshal(row.Work)
+	if err != nil {
+		return fmt.Errorf("write the load of this node: %w", err)
+	}
+	labels := map[string]string{
+		labelPeer: row.Peer, labelWeight: strconv.Itoa(row.Weight), labelLeaving: strconv.FormatBool(row.Leaving),
+		labelRules: strconv.FormatUint(row.Rules, 10), labelWork: string(work),
+	}
 	maps.Copy(labels, row.Labels)
 	n := cqlstore.Node{
-		ID: row.ID + memberSuffix, Name: row.Name, Address: row.Address, Labels: labels, State: cqlstore.NodeReady,
-		Beat: row.Beat, Lease: d.lease, Build: row.Version, Started: row.Started,
+		ID: row.ID, Name: row.Name, Address: row.Address, Labels: labels, State: cqlstore.NodeReady,
+		Beat: row.Beat, Lease: d.lease, Load: float64(row.Work.Load), Build: row.Version, Started: row.Started,
 	}
 	if row.Weight == 0 || row.Leaving {
 		n.State = cqlstore.NodeDraining
@@ -78,15 +80,15 @@ func (d *directory) Nodes(ctx context.Context) ([]cluster.NodeRow, error) {
 	if err != nil {
 		return nil, err
 	}
-	var rows []cluster.NodeRow
+	rows := make([]cluster.NodeRow, 0, len(list))
 	for _, n := range list {
-		id, ok := strings.CutSuffix(n.ID, memberSuffix)
-		if !ok {
-			continue
-		}
-		row := cluster.NodeRow{ID: id, Name: n.Name, Address: n.Address, Peer: n.Labels[labelPeer], Version: n.Build, Started: n.Started, Beat: n.Beat}
+		row := cluster.NodeRow{ID: n.ID, Name: n.Name, Address: n.Address, Peer: n.Labels[labelPeer], Version: n.Build, Started: n.Started, Beat: n.Beat}
 		row.Weight, _ = strconv.Atoi(n.Labels[labelWeight]) // one that nobody wrote takes nothing
-		row.Leaving = n.Labels[labelLeaving] == "true"
+		row.Leaving = n.Labels[labelLeaving] == "true" || row.Peer == ""
+		row.Rules, _ = strconv.ParseUint(n.Labels[labelRules], 10, 64)
+		if err := json.Unmarshal([]byte(n.Labels[labelWork]), &row.Work); err != nil {
+			row.Work = cluster.Work{} // of another release: it takes no part in moves because of load
+		}
 		maps.DeleteFunc(n.Labels, func(name, _ string) bool { return strings.Contains(name, "/") })
 		row.Labels = n.Labels
 		rows = append(rows, row)
@@ -94,9 +96,12 @@ func (d *directory) Nodes(ctx context.Context) ([]cluster.NodeRow, error) {
 	return rows, nil
 }
 
-// Forget deletes the row of a dead node.
+// Forget deletes the row of a dead node, and clears lanes away that nobody needs.
 func (d *directory) Forget(ctx context.Context, node string) error {
-	return d.store.Leave(ctx, node+memberSuffix)
+	if err := d.store.Leave(ctx, node); err != nil {
+		return err
+	}
+	return d.store.Tidy(ctx)
 }
 
 // Shards reads the rows of all shards.
@@ -111,28 +116,38 @@ func (d *directory) Shards(ctx context.Context) ([]cluster.ShardRow, error) {
 	}
 	for _, row := range list {
 		if int(row.Shard) < len(rows) {
-			rows[row.Shard] = cluster.ShardRow{Shard: row.Shard, Epoch: row.Epoch, Node: row.Node, HandoffTo: row.HandoffTo}
+			rows[row.Shard] = shardRow(row)
 		}
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rows = list
 	return rows, nil
 }
 
-// Claim takes a shard over.
+func shardRow(row cqlstore.ShardRow) cluster.ShardRow {
+	return cluster.ShardRow{Shard: row.Shard, Epoch: row.Epoch, Node: row.Node, HandoffTo: row.HandoffTo}
+}
+
+// Claim takes a shard over. The row that the store wants to find names a lane, which
+// the planner does not know: it is that of the last read, if nothing has changed.
 func (d *directory) Claim(ctx context.Context, node string, from cluster.ShardRow) (persistence.Head, error) {
-	if d.store.NodeID() != node {
-		return persistence.Head{}, errLaneLost
+	d.mu.Lock()
+	var row cqlstore.ShardRow
+	for _, r := range d.rows {
+		if r.Shard == from.Shard {
+			row = r
+		}
 	}
-	heads, err := d.store.Acquire(ctx, []nola.ShardID{from.Shard})
-	var held *cqlstore.HeldError
-	switch {
-	case errors.As(err, &held):
+	d.mu.Unlock()
+	if shardRow(row) != from {
 		return persistence.Head{}, cluster.ErrMoved
-	case err != nil:
-		return persistence.Head{}, err
-	case d.store.NodeID() != node: // it was taken through the next lane: joining finds it
-		return persistence.Head{}, errLaneLost
 	}
-	return heads[0], nil
+	head, err := d.store.Claim(ctx, node, row)
+	if errors.Is(err, cqlstore.ErrMoved) {
+		err = cluster.ErrMoved
+	}
+	return head, err
 }
 
 // Release gives a shard away.

@@ -133,7 +133,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 	if cfg.clock != nil {
 		host.Now = cfg.clock.Now
 	}
-	if cfg.Store == storePebble {
+	if cfg.Store == storePebble || cfg.Store == storeCQL && cfg.DataDir != "" {
 		host.CacheDir = filepath.Join(cfg.DataDir, codeDir)
 	}
 	if r.guest, err = wasmhost.New(ctx, host); err != nil {
@@ -158,9 +158,10 @@ func start(ctx context.Context, cfg config, log *slog.Logger, fired func(nola.Sc
 		Store:   r.store, Runtime: r.guest, StoreName: cfg.Store, Version: buildVersion(), Address: advertised, BackupDir: backups,
 		Tokens: tokens, AllowedOrigins: cfg.AllowedOrigins, Virtual: cfg.clock, Logger: log,
 		Shards: shard.Config{
+			Tokens:   processors(),
 			CallsMax: cfg.Limits.Calls, CallBytesMax: cfg.Limits.CallBytes,
 			InstanceBytesMax: cfg.Limits.InstanceBytes, LogBytesMax: cfg.Limits.LogBytes,
-			Events: shard.Events{Fired: fired},
+			Events: shard.Events{Fired: fired}, Strict: cfg.CQL.StrictReads,
 		},
 	})
 	if err != nil {
@@ -192,6 +193,7 @@ func openStore(ctx context.Context, cfg config, address string, log *slog.Logger
 			return nil, err
 		}
 		c.CacheBytes = cfg.Limits.CacheBytes
+		c.External = cfg.Cluster.Listen != "" // the member beats, joins and claims
 		return cqlstore.Open(ctx, c)
 	}
 	fresh := persistence.ClusterInfo{Shards: cfg.Shards}

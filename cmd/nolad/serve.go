@@ -62,23 +62,7 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 	}
 	f := c.Flags()
 	f.StringVar(&file, "config", "", "configuration file (YAML)")
-	f.StringVar(&set.Listen, "listen", listenDefault, "address to serve clients on, HOST:PORT")
-	f.StringVar(&set.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
-	f.StringVar(&set.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
-	f.StringVar(&set.Store, "store", storePebble, "kind of the store: pebble or cql")
-	f.StringVar(&set.DataDir, "data-dir", dataDirDefault, "directory of the store")
-	f.StringVar(&set.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
-	set.CQL.flags(f)
-	set.Cluster.flags(f)
-	f.IntVar(&set.Shards, "shards", 0, "number of shards of a new store (default 256)")
-	f.StringVar(&set.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
-	f.StringVar(&set.TLSKey, "tls-key", "", "file with its key (PEM)")
-	f.StringVar(&set.TokenFile, "token-file", "", "file with bearer tokens, one NAME:TOKEN a line")
-	f.StringSliceVar(&set.AllowedOrigins, "allowed-origin", nil, "origin that browsers may call from; may be repeated")
-	f.BoolVar(&set.Insecure, "insecure", false, "let others reach it without TLS or tokens")
-	f.DurationVar(&set.DrainTimeout, "drain-timeout", 30*time.Second, "how long a stop may take to finish what was admitted")
-	f.StringVar(&set.Log.Level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&set.Log.Format, "log-format", "text", "text or json")
+	set.flags(f)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		var cfg config
 		if file != "" {
@@ -106,6 +90,27 @@ nolad serve --data-dir /var/lib/nola --listen 0.0.0.0:7466 --tls-cert tls.crt --
 		return nil
 	}
 	return c
+}
+
+// flags adds the flags of c, which go over a configuration file.
+func (c *config) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Listen, "listen", listenDefault, "address to serve clients on, HOST:PORT")
+	f.StringVar(&c.Advertise, "advertise", "", "address under which clients reach it (default: that of --listen)")
+	f.StringVar(&c.AdminListen, "admin-listen", "", "address for /metrics and /debug/pprof (default: none)")
+	f.StringVar(&c.Store, "store", storePebble, "kind of the store: pebble or cql")
+	f.StringVar(&c.DataDir, "data-dir", dataDirDefault, "directory of the store, or of compiled code with store cql")
+	f.StringVar(&c.BackupDir, "backup-dir", "", "directory in which clients may have backups made (default: none)")
+	c.CQL.flags(f)
+	c.Cluster.flags(f)
+	f.IntVar(&c.Shards, "shards", 0, "number of shards of a new store (default 256)")
+	f.StringVar(&c.TLSCert, "tls-cert", "", "file with the TLS certificate chain (PEM)")
+	f.StringVar(&c.TLSKey, "tls-key", "", "file with its key (PEM)")
+	f.StringVar(&c.TokenFile, "token-file", "", "file with bearer tokens, one NAME:TOKEN a line")
+	f.StringSliceVar(&c.AllowedOrigins, "allowed-origin", nil, "origin that browsers may call from; may be repeated")
+	f.BoolVar(&c.Insecure, "insecure", false, "let others reach it without TLS or tokens")
+	f.DurationVar(&c.DrainTimeout, "drain-timeout", 30*time.Second, "how long a stop may take to finish what was admitted")
+	f.StringVar(&c.Log.Level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.Log.Format, "log-format", "text", "text or json")
 }
 
 // over is c with every flag that was given in its place.

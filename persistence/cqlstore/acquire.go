@@ -149,6 +149,7 @@ func (s *Store) openLane(ctx context.Context) (*ownLane, error) {
 		if !s.cfg.External {
 			s.wg.Go(func() { s.keep(fresh) })
 		}
+		s.wg.Go(func() { s.mind(fresh) })
 		s.cfg.Log.Info("lane opened", "lane", fmt.Sprintf("%x", fresh.id), "node", fresh.node, "mode", modeName(s.server.Mode), "ring", fresh.ring)
 		return fresh, nil
 	}
@@ -364,6 +365,9 @@ func (s *Store) recoverLane(ctx context.Context, id lane.ID, r *recovery) error 
 		return machine.Err()
 	}
 	r.ended = machine.Result()
+	if r.ended.Missing {
+		s.cfg.Log.Warn("a lane had no head any more, and no entries", "lane", fmt.Sprintf("%x", id))
+	}
 	for _, e := range r.ended.Suffix {
 		spill, is, err := e.Spill()
 		if err != nil {

@@ -1,20 +1,27 @@
 package cqlstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/gocql/gocql"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/lane"
 )
 
 const (
-	// flushersMax is how many shards are flushed at once.
+	// flushersCalm is how many shards are flushed at once, with requestsCalm requests
+	// under way: few, so that commits need not stand in line behind them.
+	flushersCalm = 2
+	requestsCalm = 4
+	// flushersMax is how many are when half of the ring is in use.
 	flushersMax = 8
 	// waitingMax is what a shard may have in memory that is not in the tables.
 	waitingMax = 4 << 20
@@ -34,7 +41,9 @@ func (s *Store) hurry() {
 func (s *Store) flushLoop() {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	slots := make(chan struct{}, flushersMax)
+	calm, hurried := make(chan struct{}, flushersCalm), make(chan struct{}, flushersMax)
+	few := s.appliers
+	few.slots = make(chan struct{}, requestsCalm)
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -42,6 +51,7 @@ func (s *Store) flushLoop() {
 		case <-tick.C:
 		case <-s.kick:
 		}
+		slots, by := calm, &few
 		s.mu.Lock()
 		own := s.own
 		if own == nil || own.lost {
@@ -52,10 +62,12 @@ func (s *Store) flushLoop() {
 		s.applied(own)
 		s.closing(own)
 		s.mu.Unlock()
-		// From a quarter of the ring on, what holds the oldest entries goes first.
+		s.alarm()
+		// From half of the ring on, what holds the oldest entries need not be old.
 		urgent := lane.Seq(0)
-		if quarter := lane.Seq(own.ring / 4); sent-done > quarter {
-			urgent = sent - quarter
+		if half := lane.Seq(own.ring / 2); sent-done > half {
+			urgent = sent - half/2
+			slots, by = hurried, &s.appliers
 		}
 		now := s.cfg.Now()
 		for _, m := range s.memories() {
@@ -69,10 +81,44 @@ func (s *Store) flushLoop() {
 			}
 			s.wg.Go(func() {
 				defer func() { <-slots }()
-				s.flush(own, m)
+				s.flush(own, m, by)
 			})
 		}
 	}
+}
+
+// UnappliedMax is how long something that was committed may wait for the tables.
+// From then on nothing is committed until it is there: who applies it must not
+// outlive what the cluster remembers of deletions (gc_grace_seconds).
+const UnappliedMax = time.Hour
+
+// alarm stops commits while something has waited for too long.
+func (s *Store) alarm() {
+	now := s.cfg.Now()
+	oldest := time.Duration(0)
+	shard := nola.ShardID(0)
+	for _, m := range s.memories() {
+		if age := m.age(now); age > oldest {
+			oldest, shard = age, m.shard
+		}
+	}
+	s.figures.unapplied.Store(int64(oldest / time.Second))
+	stuck := oldest > UnappliedMax
+	if was := s.stuck.Swap(stuck); stuck && !was {
+		s.cfg.Log.Error("committed effects cannot be brought into the tables: nothing more is committed until they are there; see what the cluster says to writes", "shard", shard, "waiting", oldest.Round(time.Second))
+	} else if was && !stuck {
+		s.cfg.Log.Info("committed effects are in the tables again", "waiting", oldest.Round(time.Second))
+	}
+}
+
+// age answers how long the oldest effect waits that is not in the tables.
+func (m *memory) age(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.first == 0 || m.frozen {
+		return 0
+	}
+	return now.Sub(m.since)
 }
 
 // due reports whether it is time to flush m.
@@ -85,8 +131,8 @@ func (m *memory) due(now time.Time, age time.Duration, urgent lane.Seq) bool {
 	return m.first != 0 && (now.Sub(m.since) >= age || now.Before(m.since) || m.first <= urgent || m.waiting > waitingMax) || m.first == 0 && len(m.entries) > 0
 }
 
-func (s *Store) flush(own *ownLane, m *memory) {
-	did, err := s.appliers.flush(s.ctx, m)
+func (s *Store) flush(own *ownLane, m *memory, by *appliers) {
+	did, err := by.flush(s.ctx, m)
 	if err != nil && s.ctx.Err() == nil {
 		s.cfg.Log.Error("effects cannot be applied; the shard stops when the ring is full", "shard", m.shard, "error", err)
 		_ = sleep(s.ctx, pauseMax)
@@ -262,6 +308,28 @@ func (s *Store) keep(own *ownLane) {
 
 const beatsPerLease = 10
 
+// mind reads the head of a lane with every heartbeat, so that a node which commits
+// nothing hears too that its lane was sealed. It ends with the lane.
+func (s *Store) mind(own *ownLane) {
+	tick := time.NewTicker(s.cfg.Lease / beatsPerLease)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		if own.lost {
+			s.mu.Unlock()
+			return
+		}
+		_, out := own.w.Strict()
+		s.send(own, out)
+		s.mu.Unlock()
+	}
+}
+
 // lose gives the own lane up. It is called with s.mu held.
 func (s *Store) lose(own *ownLane) {
 	own.lost = true
@@ -279,70 +347,169 @@ func (s *Store) nodeRow(beat lane.Beat, started time.Time) Node {
 	return Node{ID: beat.Node, Name: s.cfg.Name, Address: s.cfg.Address, State: NodeReady, Beat: beat.Number, Lease: s.cfg.Lease, Shards: owned, Started: started}
 }
 
-// tidy trims the lanes that nothing waits for any more, in the background.
+// tidy is Tidy in the background.
 func (s *Store) tidy() {
 	s.wg.Go(func() {
 		if err := s.Tidy(s.ctx); err != nil && s.ctx.Err() == nil {
-			s.cfg.Log.Warn("old lanes could not be trimmed; it is tried again later", "error", err)
+			s.cfg.Log.Warn("old lanes could not be tidied up; it is tried again later", "error", err)
 		}
 	})
 }
 
-// Tidy trims lanes that have ended and that no shard names, and reports the first
-// error. It is done after each Acquire.
-func (s *Store) Tidy(ctx context.Context) error {
-	type entry struct {
-		id   gocql.UUID
-		node string
+// How often a store looks for old lanes, and how long it keeps their heads.
+const (
+	tidyEvery = time.Minute
+	// HeadDays is for how many days the head of a lane stays that was trimmed: as long
+	// a node that was away can find out what became of what it had under way.
+	HeadDays = 30
+)
+
+// tidyLoop tidies up now and then. It ends with the store.
+func (s *Store) tidyLoop() {
+	for sleep(s.ctx, jitter(tidyEvery)) == nil {
+		s.tidy()
 	}
-	var lanes []entry
-	err := again(ctx, func() error {
-		lanes = lanes[:0]
-		iter := s.bulk.query(ctx, stmtLaneList).Iter()
-		var e entry
-		for iter.Scan(&e.id, &e.node) {
-			lanes = append(lanes, e)
-		}
-		return iter.Close()
-	})
+}
+
+// Tidy ends the lanes of dead nodes that no shard names, trims those that have
+// ended and that no shard names, deletes the heads of those that were trimmed
+// HeadDays ago, and reports the first error. Whether a node is dead it knows from
+// the second time on. It is done after each Acquire, and every minute.
+func (s *Store) Tidy(ctx context.Context) error {
+	lanes, err := s.lanesEntered(ctx)
 	if err != nil {
-		return describe(stmtLaneList, err)
+		return err
 	}
 	s.mu.Lock()
 	own := s.own
 	s.mu.Unlock()
+	s.watcher.mu.Lock()
 	for _, e := range lanes {
-		id := lane.ID(e.id)
-		if own != nil && own.id == id {
+		s.watcher.Expect(e.node, uptime())
+	}
+	s.watcher.mu.Unlock()
+	if _, err := s.Nodes(ctx); err != nil {
+		return err
+	}
+	for _, e := range lanes {
+		if own != nil && own.id == e.id {
 			continue
 		}
-		if err := s.trim(ctx, id); err != nil {
+		if err := s.tidyLane(ctx, e.id, e.node); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.forgetHeads(ctx)
 }
 
-// trim deletes the slots of a lane whose end was decided, if no row of a shard
-// that is read afterwards names it. Its head stays.
-func (s *Store) trim(ctx context.Context, id lane.ID) error {
+// enteredLane is a lane that is not trimmed.
+type enteredLane struct {
+	id   lane.ID
+	node string
+}
+
+// lanesEntered answers the lanes that are not trimmed, in the order of their ids.
+func (s *Store) lanesEntered(ctx context.Context) (lanes []enteredLane, err error) {
+	err = again(ctx, func() error {
+		lanes = lanes[:0]
+		iter := s.bulk.query(ctx, stmtLaneList).Iter()
+		var id gocql.UUID
+		var node string
+		for iter.Scan(&id, &node) {
+			lanes = append(lanes, enteredLane{lane.ID(id), node})
+		}
+		return iter.Close()
+	})
+	if err != nil {
+		return nil, describe(stmtLaneList, err)
+	}
+	slices.SortFunc(lanes, func(a, b enteredLane) int { return bytes.Compare(a.id[:], b.id[:]) })
+	return lanes, nil
+}
+
+// Lanes implements [persistence.Laner].
+func (s *Store) Lanes(ctx context.Context) ([]persistence.LaneInfo, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	lanes, err := s.lanesEntered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]persistence.LaneInfo, 0, len(lanes))
+	for _, e := range lanes {
+		id := e.id
+		head, found, err := s.bulk.head(ctx, id)
+		if err != nil {
+			return nil, describe(stmtHeadRead, err)
+		}
+		if !found {
+			continue
+		}
+		info := persistence.LaneInfo{ID: id, Node: head.Node, Mode: modeName(head.Mode), Sealed: head.Sealed, Final: int64(head.FinalSeq), Unapplied: -1} //nolint:gosec // entries are few
+		if info.Final < 0 {
+			info.Final = -1
+		}
+		s.mu.Lock()
+		if own := s.own; own != nil && own.id == id && !own.lost {
+			info.Unapplied = int64(own.w.Sent() - own.appliedTo) //nolint:gosec // a ring has few
+		}
+		s.mu.Unlock()
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+// tidyLane trims a lane that no row of a shard names, which is read after the lane
+// was found to have ended. A lane that has not ended, though its node has, is ended
+// first.
+func (s *Store) tidyLane(ctx context.Context, id lane.ID, node string) error {
 	head, found, err := s.bulk.head(ctx, id)
 	if err != nil {
 		return describe(stmtHeadRead, err)
 	}
-	if !found || !head.Sealed || head.FinalSeq == lane.Undecided {
-		return nil
-	}
 	if !head.Trimmed {
-		rows, err := s.ShardRows(ctx)
+		named, err := s.named(ctx, id)
+		if err != nil || named {
+			return err
+		}
+	}
+	if !found || !head.Sealed || head.FinalSeq == lane.Undecided {
+		s.watcher.mu.Lock()
+		dead := s.watcher.Dead(node)
+		s.watcher.mu.Unlock()
+		if !dead && !head.Sealed {
+			return nil
+		}
+		ended, err := s.recovered(ctx, id)
 		if err != nil {
 			return err
 		}
-		for _, row := range rows {
-			if row.Lane == id {
-				return nil
-			}
+		if named, err := s.named(ctx, id); err != nil || named {
+			return err
 		}
+		head.FinalSeq, head.FinalTS = ended.Final, ended.FinalTS
+	}
+	return s.trim(ctx, id, head)
+}
+
+func (s *Store) named(ctx context.Context, id lane.ID) (bool, error) {
+	rows, err := s.ShardRows(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if row.Lane == id {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// trim deletes the slots of a lane that has ended and that nobody needs. Its head
+// stays for HeadDays.
+func (s *Store) trim(ctx context.Context, id lane.ID, head lane.Head) error {
+	if !head.Trimmed {
 		if err := s.lanes.settle(ctx, stmtHeadTrim, gocql.UUID(id), int64(head.FinalSeq)); err != nil {
 			return err
 		}
@@ -355,6 +522,7 @@ func (s *Store) trim(ctx context.Context, id lane.ID) error {
 	}{
 		{stmtSlotsDelete, []any{ts, gocql.UUID(id)}},
 		{stmtLaneChunksDelete, []any{int64(2), gocql.UUID(id)}},
+		{stmtTrimmedEnter, []any{gocql.UUID(id), s.cfg.Now().UnixMilli()}},
 		{stmtLaneLeave, []any{gocql.UUID(id)}},
 	} {
 		if err := untilDone(ctx, func() error { return s.bulk.exec(ctx, d.stmt, d.args...) }); err != nil {
@@ -365,6 +533,36 @@ func (s *Store) trim(ctx context.Context, id lane.ID) error {
 	delete(s.recover.byLane, id)
 	s.recover.mu.Unlock()
 	s.cfg.Log.Debug("lane trimmed", "lane", fmt.Sprintf("%x", id))
+	return nil
+}
+
+// forgetHeads deletes the heads of lanes that were trimmed long ago.
+func (s *Store) forgetHeads(ctx context.Context) error {
+	var old []gocql.UUID
+	err := again(ctx, func() error {
+		old = old[:0]
+		iter := s.bulk.query(ctx, stmtTrimmedRead).Iter()
+		var id gocql.UUID
+		var at int64
+		for iter.Scan(&id, &at) {
+			if s.cfg.Now().Sub(time.UnixMilli(at)) > HeadDays*24*time.Hour {
+				old = append(old, id)
+			}
+		}
+		return iter.Close()
+	})
+	if err != nil {
+		return describe(stmtTrimmedRead, err)
+	}
+	for _, id := range old {
+		if err := s.lanes.settle(ctx, stmtHeadDelete, id); err != nil {
+			return err
+		}
+		if err := untilDone(ctx, func() error { return s.bulk.exec(ctx, stmtTrimmedLeave, id) }); err != nil {
+			return describe(stmtTrimmedLeave, err)
+		}
+		s.cfg.Log.Debug("head of a lane deleted", "lane", id.String())
+	}
 	return nil
 }
 

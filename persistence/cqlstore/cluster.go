@@ -154,11 +154,11 @@ func (s *Store) ShardRows(ctx context.Context) (list []ShardRow, err error) {
 func epoch(v *int64) nola.Epoch { return nola.Epoch(deref(v)) } //nolint:gosec // never negative
 
 // NodeID is the id under which this store owns its shards, empty before the first
-// Acquire. It changes when the store has lost its lane.
+// Acquire or Join, and from the loss of its lane until it has another.
 func (s *Store) NodeID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.own == nil {
+	if s.own == nil || s.own.lost {
 		return ""
 	}
 	return s.own.node

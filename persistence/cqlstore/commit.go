@@ -17,8 +17,9 @@ import (
 var errUndecided = errors.New("cqlstore: the cluster has not answered; the outcome is unknown")
 
 // Commit implements [persistence.Store]. Batches up to lane.BodyBytesMax go in one
-// entry; of more, several are under way at once. A batch that is larger by itself
-// goes into chunks that are written before its entry.
+// entry; of more, several are under way at once. A batch that is larger by itself,
+// or has a value above lane.ValueBytesMax, goes into chunks that are written before
+// its entry.
 func (s *Store) Commit(batches []*persistence.Batch) []error {
 	verdicts := make([]error, len(batches))
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.CommitTimeout)
@@ -26,7 +27,7 @@ func (s *Store) Commit(batches []*persistence.Batch) []error {
 	wake := context.AfterFunc(ctx, s.wake)
 	defer wake()
 
-	var entries [][]int // indices of batches
+	var entries, large [][]int // indices of batches
 	bytes := 0
 	s.mu.Lock()
 	seen := make(map[*tenure]bool, len(batches))
@@ -40,6 +41,10 @@ func (s *Store) Commit(batches []*persistence.Batch) []error {
 		}
 		seen[t] = true
 		t.pending = b.Seq
+		if largest(b) > lane.ValueBytesMax { // so that the others go into a slot
+			large = append(large, []int{i})
+			continue
+		}
 		if len(entries) == 0 || bytes+b.Bytes() > entryBytesGoal {
 			entries, bytes = append(entries, nil), 0
 		}
@@ -47,6 +52,7 @@ func (s *Store) Commit(batches []*persistence.Batch) []error {
 		bytes += b.Bytes()
 	}
 	s.mu.Unlock()
+	entries = append(entries, large...)
 
 	var last *ownLane
 	var n lane.Seq
@@ -86,7 +92,15 @@ func (s *Store) Commit(batches []*persistence.Batch) []error {
 
 // entryBytesGoal is the size of batches beyond which a further one goes into the
 // next entry. Their encoding is smaller than what Batch.Bytes says.
-const entryBytesGoal = lane.BodyBytesMax * 3 / 4
+const entryBytesGoal = lane.BodyBytesGoal
+
+// largest answers the bytes of the largest value of a batch.
+func largest(b *persistence.Batch) (n int) {
+	for _, op := range b.Ops() {
+		n = max(n, len(op.Value))
+	}
+	return n
+}
 
 func (s *Store) wake() {
 	s.mu.Lock()
@@ -104,6 +118,8 @@ func (s *Store) check(b *persistence.Batch) (*tenure, error) {
 	}
 	t := s.tenure(b.Shard)
 	switch {
+	case s.stuck.Load():
+		return nil, fmt.Errorf("cqlstore: commit to shard %d: committed effects wait for the tables for more than %s, nothing is taken before they are there: %w", b.Shard, UnappliedMax, persistence.ErrFenced)
 	case t == nil || t.stopped || t.own.lost || b.Epoch != t.epoch || t.pending != 0 || b.Seq != t.last+1:
 		return nil, persistence.ErrFenced
 	case b.Bytes() > persistence.BatchBytesLimit:
@@ -162,15 +178,15 @@ func (s *Store) append(ctx context.Context, batches []*persistence.Batch) (*ownL
 	s.mu.Lock()
 	own := s.own
 	s.mu.Unlock()
+	body := lane.EncodeBody(batches)
+	packed := lane.Pack(body)
 	var spill *lane.Spill
-	var body []byte
-	if size > entryBytesGoal {
-		if body = lane.EncodeBody(batches); len(body) > lane.BodyBytesMax {
-			var err error
-			if spill, err = s.spill(ctx, own.id, body); err != nil {
-				return nil, 0, err
-			}
+	if len(packed) > lane.BodyBytesMax || len(batches) == 1 && largest(batches[0]) > lane.ValueBytesMax {
+		var err error
+		if spill, err = s.spill(ctx, own.id, packed); err != nil {
+			return nil, 0, err
 		}
+		body = packed // which the entry's sum is of
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,14 +206,13 @@ func (s *Store) append(ctx context.Context, batches []*persistence.Batch) (*ownL
 	if spill != nil {
 		n, out, err = own.w.AppendSpilled(s.wall(), batches, *spill)
 	} else {
-		n, out, err = own.w.Append(s.wall(), batches)
-		body = nil
+		n, out, err = own.w.AppendPacked(s.wall(), batches, packed)
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	e := &sentEntry{n: n, spill: spill}
-	if e.effects, err = entryIn(out).EffectsOf(bodyOf(entryIn(out), body)); err != nil {
+	if e.effects, err = entryIn(out).EffectsOf(body); err != nil {
 		panic("cqlstore: an entry that was just made cannot be read: " + err.Error())
 	}
 	for _, b := range batches {
@@ -222,13 +237,6 @@ func entryIn(out lane.Output) *lane.Entry {
 		}
 	}
 	panic("cqlstore: an append that sends no entry")
-}
-
-func bodyOf(e *lane.Entry, spilled []byte) []byte {
-	if spilled != nil {
-		return spilled
-	}
-	return e.Body
 }
 
 // The chunks of a spilled body.
@@ -321,16 +329,49 @@ func (s *Store) Resolve(ctx context.Context, batches []*persistence.Batch) []err
 }
 
 // Pressure implements [persistence.Store]: how much of the ring waits to be
-// applied, from a quarter on.
+// applied, from half of it on. It is 1 while something waits for more than
+// UnappliedMax.
 func (s *Store) Pressure() float64 {
+	if s.stuck.Load() {
+		return 1
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.own == nil {
 		return 0
 	}
-	const free = 0.25
+	const free = 0.5
 	used := float64(s.own.w.Sent()-s.own.appliedTo) / float64(s.own.ring)
 	return min(1, max(0, (used-free)/(1-free)))
+}
+
+// Fence implements [persistence.Fencer]: it reads the head of the lane, once for all
+// who wait, as nobody takes a shard from a lane that is not sealed.
+func (s *Store) Fence(ctx context.Context) error {
+	wake := context.AfterFunc(ctx, s.wake)
+	defer wake()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.own
+	switch err := s.usable(ctx); {
+	case err != nil:
+		return err
+	case own == nil || own.lost:
+		return persistence.ErrFenced
+	}
+	ticket, out := own.w.Strict()
+	s.send(own, out)
+	for {
+		switch err := s.usable(ctx); {
+		case err != nil:
+			return err
+		case own.w.Passed() >= ticket:
+			return nil
+		case own.lost:
+			return persistence.ErrFenced
+		}
+		s.changed.Wait()
+	}
 }
 
 // flushEvery is how often the flusher looks for what is old enough.

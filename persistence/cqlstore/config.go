@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"strconv"
@@ -41,6 +42,10 @@ type Config struct {
 	// OnlyHosts asks no nodes but Hosts, for clusters behind a translation of
 	// addresses.
 	OnlyHosts bool
+	// Translate says where nodes are reached that tell other addresses of themselves,
+	// as behind a translation of addresses: from what they tell to what to use, both
+	// IP:PORT. A node that is not named is reached where it says.
+	Translate map[string]string
 
 	// Name tells this node from all others: default the name of the machine and the
 	// number of the process. A store that opens under the name of another takes that
@@ -64,7 +69,7 @@ type Config struct {
 	// answered as unknown: default 30 s.
 	CommitTimeout time.Duration
 	// ApplyAge is how long a committed effect may wait before it is written into the
-	// tables: default 2 s, 10 ms to 1 min.
+	// tables: default 5 s, 10 ms to 1 min.
 	ApplyAge time.Duration
 	// RingSize is how many entries a lane holds: default lane.RingSize, 8 to 65,536.
 	RingSize int
@@ -97,7 +102,7 @@ const (
 	timeoutDefault        = 5 * time.Second
 	leaseDefault          = 10 * time.Second
 	commitTimeoutDefault  = 30 * time.Second
-	applyAgeDefault       = 2 * time.Second
+	applyAgeDefault       = 5 * time.Second
 	cacheBytesDefault     = 64 << 20
 )
 
@@ -154,6 +159,11 @@ func (c Config) Validate() error {
 			check(h != "" && !strings.ContainsAny(h, "/ "), "host %q: write HOST or HOST:PORT", h)
 		}
 	}
+	for from, to := range c.Translate {
+		_, err1 := netip.ParseAddrPort(from)
+		_, err2 := netip.ParseAddrPort(to)
+		check(err1 == nil && err2 == nil, "translate %q to %q: write IP:PORT twice", from, to)
+	}
 	check(keyspaceName.MatchString(c.Keyspace), "keyspace %q: lower-case letters, digits and _, at most 48, a letter first", c.Keyspace)
 	check(c.Password == "" || c.Username != "", "a password without a user name")
 	check(c.Mode == ModeAuto || c.Mode == ModeQuorum || c.Mode == ModeLWT, "mode %q: must be auto, quorum or lwt", c.Mode)
@@ -204,8 +214,11 @@ func (c Config) dial() (*gocql.Session, error) {
 		hosts = gocql.DCAwareRoundRobinPolicy(c.Datacenter)
 		cluster.HostFilter = gocql.DataCentreHostFilter(c.Datacenter) // LOCAL_QUORUM is that of whoever is asked
 	}
-	cluster.PoolConfig.HostSelectionPolicy = gocql.TokenAwareHostPolicy(hosts) // one object per session
+	cluster.PoolConfig.HostSelectionPolicy = newAvoiding(gocql.TokenAwareHostPolicy(hosts)) // one object per session
 	cluster.DisableInitialHostLookup = c.OnlyHosts
+	if len(c.Translate) > 0 {
+		cluster.AddressTranslator = gocql.AddressTranslatorFunc(c.translated)
+	}
 	if c.Username != "" {
 		cluster.Authenticator = gocql.PasswordAuthenticator{Username: c.Username, Password: c.Password}
 	}
@@ -220,6 +233,16 @@ func (c Config) dial() (*gocql.Session, error) {
 }
 
 const connsPerHost = 2
+
+// translated is where a node is reached that tells this address.
+func (c Config) translated(ip net.IP, port int) (net.IP, int) {
+	to, ok := c.Translate[net.JoinHostPort(ip.String(), strconv.Itoa(port))]
+	if !ok {
+		return ip, port
+	}
+	address := netip.MustParseAddrPort(to) // Validate has looked
+	return address.Addr().AsSlice(), int(address.Port())
+}
 
 // explain says which of the usual mistakes an error of the driver comes from.
 func (c Config) explain(err error) error {

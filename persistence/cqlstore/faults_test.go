@@ -24,6 +24,11 @@ import (
 // fakeServer starts a server with the schema of 8 shards.
 func fakeServer(t testing.TB, config cqlfake.Config) (*cqlfake.Server, cqlstore.Config) {
 	t.Helper()
+	return fakeCluster(t, config, storetest.Shards)
+}
+
+func fakeCluster(t testing.TB, config cqlfake.Config, shards int) (*cqlfake.Server, cqlstore.Config) {
+	t.Helper()
 	s, err := cqlfake.Start(config)
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +42,7 @@ func fakeServer(t testing.TB, config cqlfake.Config) (*cqlfake.Server, cqlstore.
 		Hosts: []string{s.Address()}, OnlyHosts: true, Name: "one", Username: config.Username, Password: config.Password,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
-	if _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: storetest.Shards}); err != nil {
+	if _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: shards}); err != nil {
 		t.Fatal(err)
 	}
 	return s, c

@@ -1,8 +1,10 @@
 package cqlstore
 
 import (
+	"crypto/sha256"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/cqlstore/cqlfake"
 	"github.com/nolaproject/nola/persistence/lane"
 )
 
@@ -61,6 +64,82 @@ func TestStatements(t *testing.T) {
 		}
 	}
 	golden(t, "statements.golden", b.String())
+}
+
+// TestSentAsListed looks at what a server is sent: statements of the list alone, each
+// with the consistency that stands there, and none with a timestamp of the driver's.
+func TestSentAsListed(t *testing.T) {
+	for _, mode := range []Mode{ModeQuorum, ModeLWT} {
+		server, err := cqlfake.Start(cqlfake.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		c := Config{Hosts: []string{server.Address()}, OnlyHosts: true, Mode: mode, Name: "one", Log: slog.New(slog.DiscardHandler)}
+		if _, err := SetupSchema(t.Context(), c, Schema{Replicas: 1, Shards: 2}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second takes over from the first
+			s, err := Open(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			heads, err := s.Acquire(t.Context(), []nola.ShardID{0, 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := new(persistence.Batch)
+			b.Reset(1, heads[1].Epoch, heads[1].Seq+1)
+			b.PutState(nola.ActorRef{Namespace: "n", Type: "t", ID: "a"}, "k", []byte("v"))
+			if err := s.Commit([]*persistence.Batch{b})[0]; err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Fence(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			data := []byte("object")
+			digest := sha256.Sum256(data)
+			if err := s.PutObject(t.Context(), digest, data); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.CatalogPut(t.Context(), persistence.SpaceNamespace, fmt.Sprint(heads[0].Epoch), 0, []byte("v")); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Release(t.Context(), 0, heads[0].Epoch, ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Tidy(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		byText := map[string]statement{}
+		for s := range statementsEnd {
+			byText[s.text(KeyspaceDefault)] = s
+		}
+		kinds := map[kind]int{}
+		for _, r := range server.Requests() {
+			for _, text := range r.Statements {
+				s, known := byText[text]
+				if !known {
+					t.Errorf("mode %s: sent, and not in the list: %s", mode, text)
+					continue
+				}
+				want := statements[s].kind
+				level := want.consistency().String()
+				if want == serial {
+					level = "LOCAL_SERIAL"
+				}
+				if r.Consistency != level || want == lwt && r.Serial != "LOCAL_SERIAL" || r.Timestamp {
+					t.Errorf("mode %s: %s went with %s/%s, a timestamp of its own %v; want %s/LOCAL_SERIAL", mode, statements[s].name, r.Consistency, r.Serial, r.Timestamp, level)
+				}
+				kinds[want]++
+			}
+		}
+		if kinds[plain] == 0 || kinds[lwt] == 0 || kinds[serial] == 0 {
+			t.Errorf("mode %s: too little was sent to tell anything: %v", mode, kinds)
+		}
+	}
 }
 
 // TestSchema pins down the tables. A version that was released does not change.

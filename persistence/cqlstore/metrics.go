@@ -32,6 +32,7 @@ func (s *Store) Metrics(w io.Writer) error {
 		{"nola_store_claims_total", "counter", "Shards taken over.", f.claims.Load()},
 		{"nola_store_releases_total", "counter", "Shards given away.", f.releases.Load()},
 		{"nola_store_recoveries_total", "counter", "Lanes recovered.", f.recoveries.Load()},
+		{"nola_store_unapplied_seconds", "gauge", "How long the oldest committed effect waits for the tables.", f.unapplied.Load()},
 		{"nola_store_ring_slots", "gauge", "Slots of the lane's ring.", int64(ring)},
 		{"nola_store_ring_used", "gauge", "Entries that are not in the tables.", used},
 		{"nola_store_memory_bytes", "gauge", "Rows of owned shards in memory.", s.cached.Load()},

@@ -15,7 +15,7 @@ import (
 )
 
 // SchemaVersion is the version of the schema that this program works with.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 // step makes one version of the schema out of the one before. Its statements may
 // be repeated: a run that was cut short is done again from the start. A program
@@ -53,6 +53,9 @@ var steps = []step{{version: 1, needs: 1, statements: []string{
 	`CREATE TABLE IF NOT EXISTS $.object_parts (upload uuid, part int, data blob, PRIMARY KEY ((upload, part)))`,
 	`CREATE TABLE IF NOT EXISTS $.catalogue (space tinyint, part blob, bucket smallint, k blob, version bigint, live int, value blob, PRIMARY KEY ((space, part, bucket), k))`,
 	`CREATE TABLE IF NOT EXISTS $.cluster (k text PRIMARY KEY, id uuid, shards int, secret blob)`,
+}}, {version: 2, needs: 1, statements: []string{
+	// The lanes whose slots are gone, and since when (milliseconds since 1970).
+	`CREATE TABLE IF NOT EXISTS $.trimmed_lanes (p tinyint, lane uuid, at bigint, PRIMARY KEY ((p), lane))`,
 }}}
 
 // first are the tables that must be there before anybody can take the lock.

@@ -35,6 +35,10 @@ const (
 	stmtLaneList
 	stmtLaneEnter
 	stmtLaneLeave
+	stmtHeadDelete
+	stmtTrimmedEnter
+	stmtTrimmedRead
+	stmtTrimmedLeave
 
 	stmtShardCreate
 	stmtShardRead
@@ -144,6 +148,11 @@ var statements = [statementsEnd]struct {
 	stmtLaneEnter:        {"lane enter", plain, "INSERT INTO $.lanes (p, lane, node) VALUES (0, ?, ?) USING TIMESTAMP 1"},
 	stmtLaneLeave:        {"lane leave", plain, "DELETE FROM $.lanes USING TIMESTAMP 2 WHERE p = 0 AND lane = ?"},
 
+	stmtHeadDelete:   {"head delete", lwt, "DELETE FROM $.lane_log WHERE lane = ? AND kind = 0 AND slot = 0 IF trimmed = 1"},
+	stmtTrimmedEnter: {"trimmed enter", plain, "INSERT INTO $.trimmed_lanes (p, lane, at) VALUES (0, ?, ?) USING TIMESTAMP 1"},
+	stmtTrimmedRead:  {"trimmed read", plain, "SELECT lane, at FROM $.trimmed_lanes WHERE p = 0"},
+	stmtTrimmedLeave: {"trimmed leave", plain, "DELETE FROM $.trimmed_lanes USING TIMESTAMP 2 WHERE p = 0 AND lane = ?"},
+
 	stmtShardCreate:  {"shard create", lwt, "INSERT INTO $.shards (shard, epoch, lane, node, addr, handoff_to, ts_floor) VALUES (?, 0, ?, '', '', '', 0) IF NOT EXISTS"},
 	stmtShardRead:    {"shard read", plain, "SELECT epoch, lane, handoff_to, ts_floor FROM $.shards WHERE shard = ?"},
 	stmtShardsRead:   {"shards read", plain, "SELECT shard, epoch, lane, node, addr, handoff_to, ts_floor FROM $.shards"},
@@ -248,11 +257,15 @@ func newLink(session *gocql.Session, keyspace string) *link {
 	return l
 }
 
-// query makes a statement ready. It is sent once: who sends it again knows why.
+// query makes a statement ready. It is sent once, a plain one to a second
+// coordinator too if the first one hangs: who sends it again knows why.
 func (l *link) query(ctx context.Context, s statement, args ...any) *gocql.Query {
 	q := l.session().Query(l.texts[s], args...).WithContext(ctx).Consistency(statements[s].kind.consistency())
-	if statements[s].kind == lwt {
+	switch statements[s].kind {
+	case lwt:
 		q = q.SerialConsistency(gocql.LocalSerial)
+	case plain:
+		q = q.Idempotent(true).SetSpeculativeExecutionPolicy(hedge)
 	}
 	return q
 }

@@ -41,6 +41,7 @@ type Store struct {
 	opening chan struct{} // held by who opens a lane
 	watcher watcher
 	figures figures
+	stuck   atomic.Bool // nothing is committed: something waits for the tables for too long
 
 	mu      sync.Mutex // guards the fields below
 	changed *sync.Cond // something was committed, applied, or lost
@@ -55,6 +56,7 @@ type figures struct {
 	closingEntries                      atomic.Int64
 	memoryReads, tableReads             atomic.Int64
 	recoveries, claims, releases        atomic.Int64
+	unapplied                           atomic.Int64 // seconds that the oldest effect waits for the tables
 }
 
 // ownLane is a lane that this store writes, or wrote.
@@ -176,6 +178,7 @@ func (s *Store) open(ctx context.Context) error {
 		log.Warn("this machine's clock and the server's differ; nothing is lost by it, but due times follow this machine's", "ahead", ahead.Round(time.Second))
 	}
 	s.wg.Go(s.flushLoop)
+	s.wg.Go(s.tidyLoop)
 	for _, l := range []*link{s.lanes, s.bulk} {
 		s.wg.Go(func() { l.watch(s.ctx, s.cfg.dial) })
 	}
@@ -331,6 +334,11 @@ func (s *Store) settle(own *ownLane) {
 	own.settled = true
 	if err != nil {
 		own.err = fmt.Errorf("cqlstore: the lane %x was lost, and its end is not known: %w", own.id, err)
+		return
+	}
+	if ended.Missing && len(own.sent) > 0 {
+		own.err = fmt.Errorf("cqlstore: the head of lane %x is gone, and with it what became of %d entries: it was deleted after %d days, or the store has lost it; stop the node", own.id, len(own.sent), HeadDays)
+		s.cfg.Log.Error("lane gone", "error", own.err)
 		return
 	}
 	if !own.w.Settle(ended.Final) {

@@ -40,7 +40,8 @@
 // writes again, the same bytes with the same timestamp, so that a quorum has it
 // before the end is decided, once for ever, by a conditional write. Who loses
 // that one takes the winner's end, and reads the ring again if its own chain is
-// shorter. A head that is missing is inserted sealed. A chain that misses an entry
+// shorter. A head that is missing is inserted sealed, without a ring; entries that
+// lie beside it are what a store has left of more. A chain that misses an entry
 // known to be committed is looked at again, in case the lane was trimmed, and is
 // damaged otherwise: nothing is guessed.
 //

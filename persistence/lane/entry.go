@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc64"
 
+	"github.com/klauspost/compress/s2"
+
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 )
@@ -53,13 +55,21 @@ const bodyFormat = 1
 // its CRC-64.
 const spillFormat = 2
 
+// packedFormat is the format byte of a body that was compressed. Behind it stands
+// the S2 block of one in bodyFormat.
+const packedFormat = 3
+
+// packBytesMin is the size up to which a body stays as it is.
+const packBytesMin = 1 << 10
+
 const (
 	actorNone  = 0
 	actorNamed = 1
 	actorSame  = 2
 )
 
-// EncodeBody makes the body of an entry of batches, at most one of a shard.
+// EncodeBody makes the body of an entry of batches, at most one of a shard. What
+// is stored is the outcome of Pack.
 func EncodeBody(batches []*persistence.Batch) []byte {
 	size := 16
 	for _, batch := range batches {
@@ -91,9 +101,47 @@ func EncodeBody(batches []*persistence.Batch) []byte {
 	return b
 }
 
-// DecodeBody reads what EncodeBody made. Keys and values are slices of body. It
-// answers a *persistence.FormatError for a body of a newer version.
+// Pack compresses a body of more than 1 KiB, if that makes it smaller, and answers
+// others as they are.
+func Pack(body []byte) []byte {
+	if len(body) <= packBytesMin {
+		return body
+	}
+	packed := make([]byte, 1+s2.MaxEncodedLen(len(body)))
+	packed[0] = packedFormat
+	packed = packed[:1+len(s2.Encode(packed[1:], body))]
+	if len(packed) >= len(body) {
+		return body
+	}
+	return packed
+}
+
+// unpack undoes Pack.
+func unpack(body []byte) ([]byte, error) {
+	if len(body) == 0 || body[0] != packedFormat {
+		return body, nil
+	}
+	size, err := s2.DecodedLen(body[1:])
+	if err == nil && size > SpillBytesMax {
+		err = fmt.Errorf("it says that it has %d bytes, more than %d", size, SpillBytesMax)
+	}
+	if err == nil {
+		body, err = s2.Decode(make([]byte, size), body[1:])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lane: entry cannot be unpacked: %w", err)
+	}
+	return body, nil
+}
+
+// DecodeBody reads what EncodeBody made, packed or not. Keys and values are slices
+// of body, or of what it was unpacked to. It answers a *persistence.FormatError for
+// a body of a newer version.
 func DecodeBody(body []byte) ([]*persistence.Batch, error) {
+	body, err := unpack(body)
+	if err != nil {
+		return nil, err
+	}
 	if len(body) > 0 && body[0] != bodyFormat {
 		return nil, &persistence.FormatError{Record: "lane entry", Found: body[0], Known: bodyFormat}
 	}

@@ -1,9 +1,13 @@
 package lane_test
 
 import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -117,6 +121,60 @@ func TestBodyComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameBatches(t, got, group())
+}
+
+// TestPackedBody has bodies above 1 KiB stored smaller, and read as before. What is
+// stored today must be read by every version to come.
+func TestPackedBody(t *testing.T) {
+	small := lane.EncodeBody(group())
+	if packed := lane.Pack(small); !bytes.Equal(packed, small) {
+		t.Errorf("a body of %d bytes is packed", len(small))
+	}
+	batch := new(persistence.Batch)
+	batch.Reset(7, 2, 9)
+	for i := range 100 {
+		batch.PutState(storetest.Actor, fmt.Sprint("key ", i), []byte(strings.Repeat("value ", i)))
+	}
+	body := lane.EncodeBody([]*persistence.Batch{batch})
+	packed := lane.Pack(body)
+	if len(packed) > len(body)/4 {
+		t.Errorf("a body of %d bytes is packed to %d", len(body), len(packed))
+	}
+	back, err := lane.DecodeBody(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameBatches(t, back, []*persistence.Batch{batch})
+	noise := make([]byte, 4<<10)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	batch.Reset(7, 2, 9)
+	batch.PutState(storetest.Actor, "k", noise)
+	if body = lane.EncodeBody([]*persistence.Batch{batch}); !bytes.Equal(lane.Pack(body), body) {
+		t.Error("a body that does not get smaller is packed")
+	}
+	path := filepath.Join("testdata", "packed.golden")
+	if *rewrite {
+		if err := os.WriteFile(path, fmt.Appendf(nil, "%x\n", packed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := lane.DecodeBody(stored); err != nil || len(got) != 1 || got[0].Len() != 100 || !strings.HasSuffix(string(got[0].Ops()[2].Value), "value value ") {
+		t.Errorf("a body that was packed by an earlier version: %d batches, %v", len(got), err)
+	}
+	huge := append([]byte{3}, binary.AppendUvarint(nil, lane.SpillBytesMax+1)...)
+	for name, wrong := range map[string][]byte{"cut": packed[:len(packed)/2], "nothing": {3}, "too long": huge} {
+		if _, err := lane.DecodeBody(wrong); err == nil || !strings.Contains(err.Error(), "unpacked") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestBodyOfNewerVersion(t *testing.T) {

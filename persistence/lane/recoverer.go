@@ -25,8 +25,11 @@ func (p Phase) String() string { return phaseNames[p] }
 
 // Ended is a lane that was recovered.
 type Ended struct {
-	Lane    ID
-	Final   Seq       // entries up to here are committed, others never executed
+	Lane  ID
+	Final Seq // entries up to here are committed, others never executed
+	// Missing says that the lane had no head any more: it ended long ago, and nobody
+	// can tell where.
+	Missing bool
 	FinalTS Timestamp // no timestamp that the lane has used for a committed entry is greater
 	// Suffix are the entries up to Final whose effects may not be in the tables
 	// yet, in order and without gaps.
@@ -52,7 +55,8 @@ type Recoverer struct {
 	last      Seq       // end of the chain, at least applied
 	ts        Timestamp // the greatest of any slot
 	open      []Seq     // re-written, not yet acknowledged
-	final     Seq       // Undecided until it is known
+	headless  bool
+	final     Seq // Undecided until it is known
 	finalTS   Timestamp
 }
 
@@ -75,7 +79,7 @@ func (r *Recoverer) Result() Ended {
 	if r.phase != PhaseEnded {
 		panic(fmt.Sprintf("lane: the result of a recovery that is %s", r.phase))
 	}
-	ended := Ended{Lane: r.lane, Final: r.final, FinalTS: r.finalTS}
+	ended := Ended{Lane: r.lane, Final: r.final, FinalTS: r.finalTS, Missing: r.headless}
 	if n := r.final - r.applied; n > 0 {
 		ended.Suffix = r.chain[:n]
 	}
@@ -121,19 +125,21 @@ func (r *Recoverer) sealed(a Answer, out *Output) {
 		out.send(ReadLane{Lane: r.lane})
 	case !a.Found:
 		r.phase = PhaseInserting
-		head := Head{Mode: ModeQuorum, RingSize: RingSize, Sealed: true}
+		head := Head{Mode: ModeQuorum, Sealed: true} // without a ring: so one sees whence it came
 		out.send(InsertSealed{Lane: r.lane, Head: head})
 	default:
 		r.damaged("its head is not sealed, and cannot be sealed")
 	}
 }
 
-// inserted knows that no entry was ever committed in a lane without a head, and
-// that none will be.
+// inserted knows that no entry will be committed in a lane without a head any
+// more. That none was, the ring must show: the head of a lane is there before the
+// first entry, and stays longer than the slots.
 func (r *Recoverer) inserted(to InsertSealed, a Answer, out *Output) {
 	switch a.Outcome {
 	case Done:
-		r.phase, r.final, r.finalTS = PhaseEnded, to.Head.FinalSeq, to.Head.FinalTS
+		r.phase = PhaseReading
+		out.send(ReadLane{Lane: r.lane})
 	case NotApplied:
 		r.seal(out)
 	default:
@@ -156,6 +162,12 @@ func (r *Recoverer) read(a Answer, out *Output) {
 		return
 	case a.Head.Trimmed:
 		r.trimmed(a.Head)
+		return
+	case a.Head.RingSize == 0 && len(a.Slots) > 0:
+		r.damaged("it has %d entries, and its head was lost", len(a.Slots))
+		return
+	case a.Head.RingSize == 0:
+		r.phase, r.final, r.finalTS, r.headless = PhaseEnded, a.Head.FinalSeq, a.Head.FinalTS, true
 		return
 	}
 	r.mode, r.ring = a.Head.Mode, Seq(a.Head.RingSize)

@@ -40,16 +40,24 @@ func TestRecoverMissingHead(t *testing.T) {
 	r, out := lane.NewRecoverer(lane.ID{1})
 	again := step(t, r, lane.Answer{To: out.Send[0]}, 0, 1)
 	insert := step(t, r, lane.Answer{To: again[0], Outcome: lane.NotApplied}, 1, 0)
-	if h := insert[0].(lane.InsertSealed).Head; !h.Sealed || h.FinalSeq != 0 || h.RingSize == 0 {
+	if h := insert[0].(lane.InsertSealed).Head; !h.Sealed || h.FinalSeq != 0 || h.RingSize != 0 {
 		t.Errorf("the head that is inserted is %+v", h)
 	}
 	insert = step(t, r, lane.Answer{To: insert[0]}, 0, 1)
 	seal := step(t, r, lane.Answer{To: insert[0], Outcome: lane.NotApplied}, 1, 0) // the first attempt was executed
 	read := step(t, r, head(seal[0], lane.NotApplied, lane.Head{Sealed: true}), 1, 0)
-	decide := step(t, r, ring(read[0], lane.Head{Mode: lane.ModeQuorum, RingSize: 4, Sealed: true}), 1, 0)
-	step(t, r, head(decide[0], lane.NotApplied, lane.Head{}), 0, 0)
-	if got := r.Result(); got.Final != 0 || len(got.Suffix) != 0 {
+	inserted := lane.Head{Mode: lane.ModeQuorum, Sealed: true}
+	step(t, r, ring(read[0], inserted), 0, 0)
+	if got := r.Result(); got.Final != 0 || len(got.Suffix) != 0 || !got.Missing {
 		t.Errorf("the lane without a head ends with %+v", got)
+	}
+	// One that has entries has lost its head.
+	r, out = lane.NewRecoverer(lane.ID{1})
+	insert = step(t, r, lane.Answer{To: out.Send[0], Outcome: lane.NotApplied}, 1, 0)
+	read = step(t, r, done(insert[0]), 1, 0)
+	step(t, r, ring(read[0], inserted, written(t, lane.ID{1}, 4, 1, 0)...), 0, 0)
+	if r.Phase() != lane.PhaseDamaged || !strings.Contains(r.Err().Error(), "1 entries, and its head was lost") {
+		t.Errorf("entries without a head leave the recovery %s, %v", r.Phase(), r.Err())
 	}
 }
 

@@ -36,7 +36,8 @@ const (
 	FlightMax     = 4                               // entries of a lane in ModeQuorum that are not acknowledged
 	BodyBytesMax  = 1 << 20                         // of an entry; a writer refuses larger ones
 	BodyBytesGoal = 256 << 10                       // from here on a group of batches is better closed and sent
-	SpillBytesMax = 2 * persistence.BatchBytesLimit // of a body in chunks
+	SpillBytesMax = 2 * persistence.BatchBytesLimit // of a body in chunks, packed or not
+	ValueBytesMax = 64 << 10                        // of a value in a slot; the body of a larger one is better spilled
 )
 
 // Head is the head row of a lane.
@@ -44,7 +45,7 @@ type Head struct {
 	Node     string // who writes the lane
 	Address  string // where that node is reached
 	Mode     Mode
-	RingSize int
+	RingSize int // 0 in a head that a recoverer has put where none was
 	Sealed   bool
 	LastSeq  Seq // of the last entry, in ModeLWT only
 	FinalSeq Seq // of the last entry there is, once the lane was recovered; Undecided before

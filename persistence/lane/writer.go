@@ -119,21 +119,25 @@ func (w *Writer) Room() bool {
 // ErrFull, ErrNotOpen, or persistence.ErrTooLarge if the entry would pass
 // BodyBytesMax; then nothing has happened.
 func (w *Writer) Append(now Timestamp, batches []*persistence.Batch) (Seq, Output, error) {
-	if w.state != StateOpen {
+	return w.AppendPacked(now, batches, Pack(EncodeBody(batches)))
+}
+
+// AppendPacked is Append of batches whose body (EncodeBody, then Pack) the caller
+// has made.
+func (w *Writer) AppendPacked(now Timestamp, batches []*persistence.Batch, body []byte) (Seq, Output, error) {
+	switch {
+	case w.state != StateOpen:
 		return 0, Output{}, ErrNotOpen
-	}
-	if !w.Room() {
+	case !w.Room():
 		return 0, Output{}, ErrFull
-	}
-	body := EncodeBody(batches)
-	if len(body) > BodyBytesMax {
+	case len(body) > BodyBytesMax:
 		return 0, Output{}, persistence.ErrTooLarge
 	}
 	seq, out := w.append(now, batches, body)
 	return seq, out, nil
 }
 
-// AppendSpilled is Append of batches whose body (EncodeBody) is at a quorum in
+// AppendSpilled is Append of batches whose body (EncodeBody, then Pack) is at a quorum in
 // the chunks that spill names, of at most SpillBytesMax.
 func (w *Writer) AppendSpilled(now Timestamp, batches []*persistence.Batch, spill Spill) (Seq, Output, error) {
 	switch {

@@ -3,6 +3,7 @@ package lane_test
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/nolaproject/nola/persistence"
@@ -128,7 +129,9 @@ func TestRefusedEntry(t *testing.T) {
 	}
 	w := open(t, lane.ID{1}, lane.ModeQuorum, 8)
 	large := new(persistence.Batch)
-	large.Add(persistence.Op{Kind: persistence.OpPut, Value: make([]byte, lane.BodyBytesMax)})
+	noise := make([]byte, lane.BodyBytesMax)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	large.Add(persistence.Op{Kind: persistence.OpPut, Value: noise})
 	if _, _, err := w.Append(1, []*persistence.Batch{large}); !errors.Is(err, persistence.ErrTooLarge) || w.Sent() != 0 {
 		t.Errorf("a body above the limit: %v, %d sent", err, w.Sent())
 	}

@@ -1018,6 +1018,16 @@ func testCatalogRecords(t *testing.T, s *suite) {
 		t.Errorf("delete at a version that is not the entry's: %v", err)
 	}
 
+	placement := persistence.Placement{Drained: []string{"n1"}, Rules: []persistence.PlacementRule{{Namespace: "n", Type: "cart", Require: map[string]string{"zone": "a"}}}}
+	v, err = c.PutPlacement(ctx, 0, placement)
+	s.ok(err)
+	gotPlacement, version, err := c.Placement(ctx)
+	s.ok(err)
+	equal(t, "placement", gotPlacement, placement)
+	equal(t, "its version", version, v)
+	_, err = c.PutPlacement(ctx, v, persistence.Placement{})
+	s.ok(err)
+
 	calendar := persistence.CalendarEntry{Calendar: Schedule().Calendars[0], State: persistence.CalendarSpreading, Incarnation: 9}
 	calendar.Namespace = "n"
 	v, err = c.PutCalendar(ctx, 0, calendar)

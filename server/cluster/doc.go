@@ -17,6 +17,22 @@
 //	owned by A -> owned by B                       A's lease is over
 //	released for B -> owned by C                   B has not come for it
 //
+// # Where a shard belongs
+//
+// By its hash it belongs to a node in proportion to the nodes' weights, among those
+// whose labels the rules of placement allow (rules.go). Each shard has actors of
+// every type, so each rule holds for all shards. Exceptions are made for load
+// (load.go), by the owner's word alone, in its row:
+//
+//	kept    "I have this shard, and keep it"
+//	offered "I have this shard, and give it to that node", until that keeps it
+//
+// They end with the process that made them. What to move is computed by each node
+// from the same rows, and carried out by the owner.
+//
+// Which nodes are drained, and the rules, stand in the catalogue. Nodes tell which
+// version they go by, and shards that are served move when it is the same one.
+//
 // # Invariants
 //
 //   - A shard is claimed only from nobody, from a node whose lease is over, or
@@ -24,6 +40,9 @@
 //   - A node that lives loses a shard only by its own release.
 //   - Nodes with the same view agree on where each shard belongs, and a view that
 //     has settled moves each shard once at most.
+//   - Load moves a shard only from a node that has far too much, or home, and fills
+//     nobody above what makes it stop; while costs stay, all comes to rest.
+//   - A node that a rule bars takes no shard, from nobody.
 //   - A node gives away a few shards at a time, and the next ones when those have
 //     arrived.
 package cluster

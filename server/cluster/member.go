@@ -33,6 +33,10 @@ const (
 // beatsPerLease is how many beats a lease has room for, and looks at the others'.
 const beatsPerLease = 6
 
+// calmLeases is how often the rows of shards are read while nothing happens, in
+// leases.
+const calmLeases = 10
+
 const (
 	// handOffTime is how long a shard that is given away may take to end what was
 	// admitted; what has not ended by then is rolled back and tried again elsewhere.
@@ -117,15 +121,17 @@ type Member struct {
 	ctx  context.Context // ends with Run
 	stop context.CancelFunc
 
-	mu      sync.Mutex // guards the fields below
-	id      string
-	ended   bool
-	drained bool // by an operator
-	leaving bool
-	look    chan struct{} // closed by the next look that begins from now on
-	peers   map[string]NodeRow
-	links   map[string]*link
-	status  Status
+	mu        sync.Mutex // guards the fields below
+	id        string
+	ended     bool
+	drained   bool // by an operator
+	placement placement
+	leaving   bool
+	look      chan struct{} // closed by the next look that begins from now on
+	peers     map[string]NodeRow
+	links     map[string]*link
+	status    Status
+	work      Work // as last measured
 }
 
 // Status is what a node sees of its cluster.
@@ -135,12 +141,17 @@ type Status struct {
 	// Desired is the ID of the node that each shard belongs to.
 	Desired []string
 	Settled bool
+	// Moves are the shards that are not where they belong, and those that nodes would
+	// begin to move now because of load, in the order of their numbers.
+	Moves []Move
 }
 
 // NodeStatus is a node as another one sees it.
 type NodeStatus struct {
 	NodeRow
 	Shards int // that it owns
+	// Barred says which rule keeps it from serving shards, empty if none does.
+	Barred string
 }
 
 // New makes a member. Its shards are opened with the member as their Peers, and
@@ -213,7 +224,7 @@ func (m *Member) row() NodeRow {
 	defer m.mu.Unlock()
 	row := NodeRow{
 		ID: m.id, Name: m.cfg.Name, Address: m.cfg.Address, Peer: m.cfg.Peer, Version: m.cfg.Version,
-		Weight: m.cfg.Weight, Leaving: m.leaving, Labels: m.cfg.Labels, Started: m.started,
+		Weight: m.cfg.Weight, Leaving: m.leaving, Labels: m.cfg.Labels, Started: m.started, Work: m.work, Rules: m.placement.version,
 	}
 	if m.drained {
 		row.Weight = 0
@@ -234,7 +245,11 @@ func (m *Member) change(f func()) {
 func (m *Member) Run(ctx context.Context) {
 	defer m.end()
 	for ctx.Err() == nil {
-		id, err := m.cfg.Directory.Join(ctx)
+		err := m.refreshPlacement(ctx) // it may be drained
+		var id string
+		if err == nil {
+			id, err = m.cfg.Directory.Join(ctx)
+		}
 		if err != nil {
 			m.cfg.Logger.Warn("the cluster cannot be joined; trying again", "error", err)
 			select {
@@ -244,7 +259,7 @@ func (m *Member) Run(ctx context.Context) {
 			continue
 		}
 		m.mu.Lock()
-		m.id = id
+		m.id, m.work = id, Work{}
 		m.mu.Unlock()
 		m.cfg.Logger.Info("joining the cluster", "node", id)
 		m.live(ctx, id)
@@ -281,6 +296,7 @@ func (m *Member) live(ctx context.Context, id string) {
 		defer stop()
 		m.keepLease(ctx, id)
 	})
+	wg.Go(func() { m.runPlacement(ctx) })
 	m.watch(ctx, id, &wg)
 }
 
@@ -331,13 +347,14 @@ func (m *Member) keepLease(ctx context.Context, id string) {
 // watch looks at the directory, and takes and gives shards.
 func (m *Member) watch(ctx context.Context, id string, wg *sync.WaitGroup) {
 	w := &watcher{
-		m: m, id: id, members: NewMembers(id, m.cfg.Lease), planner: NewPlanner(id), ended: make(chan outcome),
+		m: m, id: id, members: NewMembers(id, m.cfg.Lease), planner: NewPlanner(id), meter: newMeter(), ended: make(chan outcome),
 	}
 	every := m.cfg.Lease / beatsPerLease
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var last time.Duration
 	steps := 0
+	asked := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -353,13 +370,21 @@ func (m *Member) watch(ctx context.Context, id string, wg *sync.WaitGroup) {
 			}
 			continue
 		case <-timer.C:
+			select {
+			case <-m.looking:
+				asked = true
+			default:
+			}
 		case <-m.looking:
+			asked = true
 			if wait := last + lookPause - now(); wait > 0 {
 				timer.Reset(wait)
 				continue
 			}
 		}
-		for _, s := range w.look(ctx) {
+		list := w.look(ctx, asked)
+		asked = false
+		for _, s := range list {
 			steps++
 			wg.Go(func() { w.ended <- outcome{s, w.carryOut(ctx, s)} })
 		}
@@ -374,8 +399,14 @@ type watcher struct {
 	id      string
 	members *Members
 	planner *Planner
+	meter   *meter
 	ended   chan outcome
 	failing bool
+	// shards are the rows of the last read of all, at that time; calm says that each was
+	// where it belongs, and nothing was to be done.
+	shards []ShardRow
+	readAt time.Duration
+	calm   bool
 }
 
 type outcome struct {
@@ -383,8 +414,10 @@ type outcome struct {
 	done bool
 }
 
-// look reads the directory, tells the routes, and answers what to do.
-func (w *watcher) look(ctx context.Context) []Step {
+// look reads the directory, tells the routes, and answers what to do. The rows of
+// shards, of which there are many, are read if somebody asked for it, or if they may
+// have changed; otherwise now and then.
+func (w *watcher) look(ctx context.Context, asked bool) []Step {
 	m := w.m
 	m.mu.Lock()
 	looked := m.look
@@ -395,11 +428,21 @@ func (w *watcher) look(ctx context.Context) []Step {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Lease)
 	defer cancel()
 	nodes, err := m.cfg.Directory.Nodes(ctx)
-	var shards []ShardRow
-	if err == nil {
-		shards, err = m.cfg.Directory.Shards(ctx)
+	ended := now()
+	asked = asked || !w.calm || ended-w.readAt >= calmLeases*m.cfg.Lease
+	if err == nil && !asked {
+		w.members.Read(began, ended, nodes, w.shards)
+		asked = !w.members.Settled()
+	}
+	if err == nil && asked {
+		if w.shards, err = m.cfg.Directory.Shards(ctx); err == nil {
+			ended = now()
+			w.readAt = ended
+			w.members.Read(began, ended, nodes, w.shards)
+		}
 	}
 	if err != nil {
+		w.calm = false
 		if !w.failing && ctx.Err() == nil {
 			m.cfg.Logger.Warn("the directory of the cluster cannot be read; trying again", "error", err)
 		}
@@ -407,17 +450,44 @@ func (w *watcher) look(ctx context.Context) []Step {
 		return nil
 	}
 	w.failing = false
-	ended := now()
-	w.members.Read(began, ended, nodes, shards)
+	shards := w.shards
 	view := View{Alive: w.members.Alive(), Dead: w.members.Dead, Settled: w.members.Settled(), Shards: shards, Serving: m.shards.Serving}
+	m.mu.Lock()
+	view.Rules = m.placement.Rules
+	for _, n := range view.Alive {
+		view.Settled = view.Settled && n.Rules == m.placement.version // until all go by the same
+	}
+	m.mu.Unlock()
+	w.measure(ended, view)
 	w.tell(view, nodes)
 	for _, gone := range w.members.Gone(ended, shards) {
 		_ = m.cfg.Directory.Forget(ctx, gone) // the next look tries again
 	}
+	w.calm = false
 	if !m.Trusted() {
 		return nil
 	}
-	return w.planner.Plan(ended, view)
+	steps := w.planner.Plan(ended, view)
+	w.calm = view.Settled && len(steps) == 0 && w.planner.Rests(view)
+	m.change(func() { m.work.Steady, m.work.Placed = w.planner.Steady(ended), w.planner.Placed() })
+	return steps
+}
+
+// measure sees what the node's shards cost. One that was taken is expected to cost what
+// its owner before told of it.
+func (w *watcher) measure(at time.Duration, v View) {
+	w.meter.read(at, w.m.shards.Shards(), func(id nola.ShardID) uint64 {
+		for _, n := range v.Alive {
+			for _, s := range n.Work.Heavy {
+				if s.Shard == id && n.ID != w.id {
+					return s.Cost
+				}
+			}
+		}
+		return 0
+	})
+	work := w.meter.work()
+	w.m.change(func() { work.Steady, work.Placed = w.m.work.Steady, w.m.work.Placed; w.m.work = work })
 }
 
 // tell publishes a view.
@@ -428,9 +498,9 @@ func (w *watcher) tell(v View, rows []NodeRow) {
 		owned[s.Node]++
 		m.route(s.Shard, route{s.Epoch, cmpOr(s.Node, s.HandoffTo)}, true)
 	}
-	status := Status{Shards: v.Shards, Desired: w.planner.Desired(v), Settled: v.Settled}
+	status := Status{Shards: v.Shards, Desired: w.planner.Desired(v), Settled: v.Settled, Moves: w.planner.Moves(v)}
 	for _, n := range v.Alive {
-		status.Nodes = append(status.Nodes, NodeStatus{n, owned[n.ID]})
+		status.Nodes = append(status.Nodes, NodeStatus{n, owned[n.ID], requires(v.Rules, n.Labels)})
 	}
 	peers := map[string]NodeRow{}
 	for _, row := range rows {
@@ -537,16 +607,19 @@ func (m *Member) othersTake() bool {
 }
 
 // nodeOperations are asked of a node, not of a shard.
-var nodeOperations = map[string]func(*Member) ([]byte, error){
-	"Drain":   func(m *Member) ([]byte, error) { m.change(func() { m.drained = true }); return nil, nil },
-	"Undrain": func(m *Member) ([]byte, error) { m.change(func() { m.drained = false }); return nil, nil },
-	"Shards":  func(m *Member) ([]byte, error) { return json.Marshal(m.shards.Shards()) },
+var nodeOperations = map[string]func(context.Context, *Member) ([]byte, error){
+	"Refresh": func(ctx context.Context, m *Member) ([]byte, error) {
+		err := m.refreshPlacement(ctx)
+		m.poke()
+		return nil, err
+	},
+	"Shards": func(_ context.Context, m *Member) ([]byte, error) { return json.Marshal(m.shards.Shards()) },
 }
 
 // askNode asks something of one node.
 func (m *Member) askNode(ctx context.Context, id, operation string) ([]byte, error) {
 	if id == m.ID() {
-		return nodeOperations[operation](m)
+		return nodeOperations[operation](ctx, m)
 	}
 	l, found := m.linkOf(id)
 	if !found {
@@ -559,26 +632,6 @@ func (m *Member) askNode(ctx context.Context, id, operation string) ([]byte, err
 		return nil, l.failed(err, false)
 	}
 	return res.Msg.GetResult(), errorOf(res.Msg.GetError())
-}
-
-// Drain has a node, named by its name or ID, give its shards away and take no
-// others, or take part again. The node forgets it when it restarts.
-func (m *Member) Drain(ctx context.Context, node string, undo bool) (NodeStatus, error) {
-	operation := "Drain"
-	if undo {
-		operation = "Undrain"
-	}
-	nodes := m.Status().Nodes
-	at := slices.IndexFunc(nodes, func(n NodeStatus) bool { return n.Name == node || n.ID == node })
-	if at < 0 {
-		var names []string
-		for _, n := range nodes {
-			names = append(names, n.Name)
-		}
-		return NodeStatus{}, nola.Errorf(nola.ReasonInvalidArgument, "there is no node %q; alive are %q", node, names)
-	}
-	_, err := m.askNode(ctx, nodes[at].ID, operation)
-	return nodes[at], err
 }
 
 // AllShards describes the shards that nodes serve, by number; those of nodes that

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -104,7 +105,7 @@ func newer(a, b NodeRow) bool {
 
 // sameShare reports whether two rows come to the same in an assignment.
 func sameShare(a, b NodeRow) bool {
-	return a.ID == b.ID && a.Weight == b.Weight && a.Leaving == b.Leaving
+	return a.ID == b.ID && a.Weight == b.Weight && a.Leaving == b.Leaving && a.Rules == b.Rules && maps.Equal(a.Labels, b.Labels)
 }
 
 // Alive lists the nodes that are seen to live, in the order of their names, one

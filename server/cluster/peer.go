@@ -237,7 +237,7 @@ func (s *service) Deliver(ctx context.Context, req *connect.Request[peerv1.Deliv
 func (s *service) Ask(ctx context.Context, req *connect.Request[peerv1.AskRequest]) (*connect.Response[peerv1.AskResponse], error) {
 	m := req.Msg
 	if run := nodeOperations[m.GetOperation()]; run != nil {
-		result, err := run(s.m)
+		result, err := run(ctx, s.m)
 		return connect.NewResponse(&peerv1.AskResponse{Result: result, Error: errorMessage(err)}), nil
 	}
 	run := operations[m.GetOperation()]

@@ -78,6 +78,25 @@ func TestOverdueShardIsTaken(t *testing.T) {
 	}
 }
 
+// Of two processes of one name the one that started later counts, whatever the order
+// in which they are seen and however long the other goes on to beat.
+func TestMembersOfOneName(t *testing.T) {
+	for _, ids := range [][2]string{{"b#1", "b#2"}, {"b#2", "b#1"}} {
+		m := NewMembers("me", 3*time.Second)
+		for beat := uint64(1); beat <= 4; beat++ {
+			at := time.Duration(beat) * 500 * time.Millisecond
+			rows := []NodeRow{{ID: "me", Name: "me", Beat: beat}, {ID: ids[0], Name: "b", Beat: beat, Started: time.Unix(100, 0)}}
+			if beat > 1 {
+				rows = append(rows, NodeRow{ID: ids[1], Name: "b", Beat: beat, Started: time.Unix(200, 0)})
+			}
+			m.Read(at, at, rows, nil)
+		}
+		if alive := m.Alive(); len(alive) != 2 || alive[0].ID != ids[1] {
+			t.Errorf("alive are %+v, want %s for b", alive, ids[1])
+		}
+	}
+}
+
 func TestMembers(t *testing.T) {
 	const lease = 3 * time.Second
 	m := NewMembers("me", lease)

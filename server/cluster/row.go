@@ -32,6 +32,10 @@ type NodeRow struct {
 	// Leaving says that the node is about to end: it takes nothing.
 	Leaving bool
 	Labels  map[string]string
+	// Rules is the version of the placement that the node goes by.
+	Rules uint64
+	// Work is what the node's shards cost.
+	Work    Work
 	Started time.Time
 	// Beat numbers the beats of the ID, from 1.
 	Beat uint64

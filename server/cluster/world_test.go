@@ -37,6 +37,8 @@ type world struct {
 	made  int
 	// moves counts the claims of each shard.
 	moves []int
+	// costs of the shards; nil: nobody measures them.
+	costs []uint64
 	trace []string
 }
 
@@ -113,6 +115,7 @@ func (n *node) act() {
 	if w.now >= n.beatAt {
 		n.row.Beat++
 		n.confirmed = w.now
+		n.row.Work = n.work()
 		w.beats[n.row.ID] = n.row
 		n.beatAt = w.now + worldBeat
 	}
@@ -140,6 +143,20 @@ func (n *node) act() {
 			n.part(w.rand.IntN(len(n.steps)))
 		}
 	}
+}
+
+// work is what the node tells of its load.
+func (n *node) work() Work {
+	if n.w.costs == nil {
+		return Work{}
+	}
+	m := newMeter()
+	for id := range n.serving {
+		m.shards[id] = &reading{cost: float64(n.w.costs[id])}
+	}
+	work := m.work()
+	work.Steady, work.Placed = n.planner.Steady(n.w.now), n.planner.Placed()
+	return work
 }
 
 // part carries out one part of a step.
@@ -221,12 +238,23 @@ func (w *world) settled() {
 		switch {
 		case !serves:
 			w.fail("shard %d is served by nobody: %+v", i, row)
+		case w.costs != nil:
+			for _, n := range w.nodes {
+				if n.dead || n.paused {
+					continue
+				}
+				if at := n.planner.Desired(n.view)[i]; at != row.Node {
+					w.fail("shard %d is served by %s, %s thinks that it belongs to %s", i, row.Node, n.row.ID, at)
+				}
+			}
 		case !all && row.Node != ids[want[i]]:
 			w.fail("shard %d is served by %s, it belongs to %s", i, row.Node, want[i])
 		}
 	}
 	before := slices.Clone(w.moves)
-	w.run(20 * time.Second)
+	if w.run(20 * time.Second); w.costs != nil {
+		w.run(2 * LoadRest)
+	}
 	if !slices.Equal(before, w.moves) {
 		w.fail("shards move though nothing happens")
 	}
@@ -242,14 +270,26 @@ func TestWorlds(t *testing.T) {
 			seeds = append(seeds, uint64(i+1))
 		}
 	}
+	placed := 0
 	for _, seed := range seeds {
 		w := newWorld(t, seed, 24)
+		loads := 0
+		if seed%5 == 0 { // shards move because of what they cost, too
+			w.costs = make([]uint64, len(w.rows))
+			for i := range w.costs {
+				w.costs[i] = uint64(w.rand.IntN(100_000))
+			}
+			w.costs[w.rand.IntN(len(w.rows))] = 500_000
+		}
 		for i := range 1 + w.rand.IntN(4) {
 			w.join(fmt.Sprint("n", i), 100)
 		}
 		for range 30 {
 			w.event()
 			w.run(time.Duration(w.rand.IntN(4000)) * time.Millisecond)
+			if w.costs != nil && w.rand.IntN(6) == 0 {
+				w.run(LoadRest)
+			}
 		}
 		for _, n := range w.nodes {
 			if n.paused {
@@ -257,7 +297,19 @@ func TestWorlds(t *testing.T) {
 			}
 		}
 		w.run(30 * time.Second)
+		if w.costs != nil {
+			w.run(6 * LoadRest)
+		}
 		w.settled()
+		for _, n := range w.nodes {
+			loads += len(n.row.Work.Placed)
+		}
+		if placed += loads; *seedFlag != 0 {
+			t.Logf("%d shards are not where their hash has them", loads)
+		}
+	}
+	if *seedFlag == 0 && placed == 0 {
+		t.Error("no shard was ever moved because of load")
 	}
 }
 

@@ -64,13 +64,20 @@ type Activation struct {
 	stopping  bool     // passivated as soon as everything is durable
 	isStalled bool
 	fresh     bool // the instance must be replaced before the next turn
+	// wokenOnce says that it holds an instance for the one turn it has had, which
+	// nobody waited for. Most who are woken so go back to sleep for long, often many
+	// at one instant: each would get an instance of its own, and take it from actors
+	// that are called. Who has another turn soon keeps its instance from then on.
+	wokenOnce bool
+	hurried   bool // somebody waits for the end of its SHUTDOWN
+	asleep    bool // it has no instance, which was given back before anybody asked for it
 
 	used         time.Time
 	number       uint64 // of the next turn
 	turns, steps uint64
 	bytes        int64
 	prev, next   *Activation
-	isIdle       bool
+	list         *actList // idle or asleep; nil if it has something to do
 }
 
 // Ref names the actor.
@@ -316,6 +323,7 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		a.waiting = waiting[i+1:] // it stays for those
 		in.step(s, out)
 	}
+	a.waiting = nil // what was stepped is not held any longer
 	s.runNext(a, out)
 }
 
@@ -396,6 +404,18 @@ func (s *Shard) enter(a *Activation, c *Call, out *Output) {
 	}
 	c.after = a.tail
 	a.queue.push(c)
+	if c.origin == fromCaller {
+		a.hurry(out)
+	}
+}
+
+// hurry asks for the SHUTDOWN of a to be run soon, if that is what the call that
+// has just come must wait for.
+func (a *Activation) hurry(out *Output) {
+	if a.running && a.turn.Shutdown != "" && !a.hurried {
+		a.hurried = true
+		out.Hurry = append(out.Hurry, &a.turn)
+	}
 }
 
 // Cancel takes a call back whose caller waits no longer, if its turn has not
@@ -454,8 +474,8 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 		s.rest(a, out)
 		return
 	}
-	a.stopping = false
-	s.idle.remove(a)
+	a.stopping, a.asleep = false, false
+	a.unlist()
 	a.running = true
 	s.turns++
 	if c.order != nil {
@@ -607,31 +627,39 @@ func (s *Shard) rest(a *Activation, out *Output) {
 	if a.Shell == nil && len(a.waiting) > 0 {
 		return // they are stepped next
 	}
+	if !a.stopping && a.asleep {
+		s.asleep.add(a)
+		for s.asleep.n > s.limits.AsleepMax {
+			first := s.asleep.first()
+			first.unlist()
+			s.stop(first, out)
+		}
+		return
+	}
 	// What never had a turn, because it was only asked for, holds nothing that is
 	// worth its memory.
 	if a.stopping || a.Shell == nil {
 		s.stop(a, out)
 		return
 	}
-	if a.wokenOnce() {
+	if a.wokenOnce {
 		s.shutdown(a, "idle", out)
 		return
 	}
 	s.idle.add(a)
 }
 
-// wokenOnce reports whether a holds an instance for the one turn it has had, which
-// nobody waited for. Most who are woken so go back to sleep for long, often many
-// at one instant: each would get an instance of its own, and take it from actors
-// that are called. Who has another turn soon keeps its instance from then on.
-func (a *Activation) wokenOnce() bool {
-	c := a.turn.Call
-	return a.turns == 1 && c != nil && c.origin != fromCaller && a.bytes > 0
+// sleep follows the end of an instance that was given back early: the activation
+// stays for a while, so that it is known who has another turn soon, with as little
+// as can be.
+func (s *Shard) sleep(a *Activation) {
+	a.asleep = true
+	a.Shell = nil
 }
 
 func (s *Shard) touch(a *Activation) {
 	a.used = s.now
-	s.idle.remove(a)
+	a.unlist()
 }
 
 // settled follows the commit of a group with effects of a.
@@ -674,7 +702,7 @@ func (s *Shard) prune(a *Activation) {
 			delete(a.deferred, token)
 		}
 	}
-	if a.cellBytes <= s.limits.CacheBytesMax {
+	if a.cellBytes <= s.limits.CacheBytesMax && !a.asleep {
 		return
 	}
 	for k, c := range a.cells {
@@ -682,6 +710,9 @@ func (s *Shard) prune(a *Activation) {
 			a.cellBytes -= cellBytes(k, c)
 			delete(a.cells, k)
 		}
+	}
+	if len(a.cells) == 0 {
+		a.cells = nil
 	}
 }
 
@@ -703,7 +734,12 @@ func (a *Activation) setCell(key string, c cell) {
 
 // passivateIdle ends activations that were not used for long.
 func (s *Shard) passivateIdle(out *Output) {
-	for a := s.idle.first(); a != nil; {
+	s.passivateOld(&s.asleep, out)
+	s.passivateOld(&s.idle, out)
+}
+
+func (s *Shard) passivateOld(l *actList, out *Output) {
+	for a := l.first(); a != nil; {
 		next := a.next
 		switch age := s.now.Sub(a.used); {
 		case age < 0: // the clock was set back
@@ -720,7 +756,7 @@ func (s *Shard) passivateIdle(out *Output) {
 // passivate ends an idle activation: the guest is told, what it still does is
 // committed, then the memory goes.
 func (s *Shard) passivate(a *Activation, reason string, out *Output) {
-	s.idle.remove(a)
+	a.unlist()
 	a.stopping = true
 	s.setBytes(a, 0) // they are as good as free
 	if a.Shell == nil || a.fresh {
@@ -735,7 +771,8 @@ func (s *Shard) shutdown(a *Activation, reason string, out *Output) {
 	a.running = true
 	s.turns++
 	a.turn = Turn{Act: a, Number: a.number, Shutdown: reason, Now: s.now, epoch: s.epoch, dep: a.dep}
-	out.Turns = append(out.Turns, &a.turn)
+	a.hurried = false
+	out.Ends = append(out.Ends, &a.turn)
 }
 
 // stop ends a if nothing of it is undecided; otherwise settled comes back.
@@ -746,7 +783,7 @@ func (s *Shard) stop(a *Activation, out *Output) {
 	a.memory = nil
 	s.setBytes(a, 0)
 	delete(s.acts, a.ref)
-	s.idle.remove(a)
+	a.unlist()
 	out.Closed = append(out.Closed, a)
 }
 
@@ -757,26 +794,33 @@ func (s *Shard) setBytes(a *Activation, n int64) {
 	a.bytes = n
 }
 
-// actList is a list of activations in the order in which they became idle.
-type actList struct{ head, tail *Activation }
+// actList is a list of activations in the order in which they came into it. An
+// activation is in one list at a time.
+type actList struct {
+	head, tail *Activation
+	n          int
+}
 
 func (l *actList) first() *Activation { return l.head }
 
 func (l *actList) add(a *Activation) {
-	if a.isIdle {
+	if a.list != nil {
 		return
 	}
-	a.isIdle, a.prev, a.next = true, l.tail, nil
+	a.list, a.prev, a.next = l, l.tail, nil
 	if l.tail == nil {
 		l.head = a
 	} else {
 		l.tail.next = a
 	}
 	l.tail = a
+	l.n++
 }
 
-func (l *actList) remove(a *Activation) {
-	if !a.isIdle {
+// unlist takes a out of the list in which it is, if it is in one.
+func (a *Activation) unlist() {
+	l := a.list
+	if l == nil {
 		return
 	}
 	if a.prev == nil {
@@ -789,5 +833,6 @@ func (l *actList) remove(a *Activation) {
 	} else {
 		a.next.prev = a.prev
 	}
-	a.isIdle, a.prev, a.next = false, nil, nil
+	l.n--
+	a.list, a.prev, a.next = nil, nil, nil
 }

@@ -57,8 +57,9 @@ func (in *Control) step(s *Shard, out *Output) {
 			s.refuse(&in.Ticket, errMailboxFull(a.ref, s.limits.MailboxMax), out)
 			return
 		}
-		s.idle.remove(a)
+		a.unlist()
 		a.queue.push(&Call{control: in, after: a.tail, act: a})
+		a.hurry(out)
 		s.runNext(a, out)
 	default:
 		panic(fmt.Sprintf("core: control kind %d", in.Kind))
@@ -87,6 +88,7 @@ func (s *Shard) obey(a *Activation, c *Call, out *Output) bool {
 			s.refuse(&in.Ticket, nola.Errorf(nola.ReasonUnavailable, "%s has work waiting and stays in memory", a.ref), out)
 			return true
 		}
+		in.Info.Active = a.Shell != nil && !a.fresh
 		s.park(&in.Ticket, a.dep, out)
 		s.passivate(a, "asked", out)
 		return false

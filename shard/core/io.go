@@ -23,6 +23,11 @@ type Output struct {
 	Loads []*Load
 	// Answers are decided: their Err and results are final.
 	Answers []*Ticket
+	// Ends are turns too, of actors that nobody asks for: SHUTDOWN. Others go first.
+	Ends []*Turn
+	// Hurry are earlier ones of Ends that somebody waits for now. They may have begun,
+	// or ended.
+	Hurry []*Turn
 	// Sends are to be delivered to other shards.
 	Sends []*Delivery
 	// Interrupts are of turns that run, or are about to.
@@ -38,18 +43,23 @@ type Output struct {
 // Reset empties o for reuse.
 func (o *Output) Reset() {
 	clear(o.Turns)
+	clear(o.Ends)
+	clear(o.Hurry)
 	clear(o.Loads)
 	clear(o.Answers)
 	clear(o.Sends)
 	clear(o.Interrupts)
 	clear(o.Closed)
 	clear(o.Firings)
-	*o = Output{Turns: o.Turns[:0], Loads: o.Loads[:0], Answers: o.Answers[:0], Sends: o.Sends[:0], Interrupts: o.Interrupts[:0], Closed: o.Closed[:0], Firings: o.Firings[:0]}
+	*o = Output{
+		Turns: o.Turns[:0], Ends: o.Ends[:0], Hurry: o.Hurry[:0], Loads: o.Loads[:0], Answers: o.Answers[:0], Sends: o.Sends[:0],
+		Interrupts: o.Interrupts[:0], Closed: o.Closed[:0], Firings: o.Firings[:0],
+	}
 }
 
 // Empty reports whether nothing is to be done.
 func (o *Output) Empty() bool {
-	return len(o.Turns) == 0 && len(o.Loads) == 0 && len(o.Answers) == 0 && len(o.Sends) == 0 && len(o.Interrupts) == 0 && len(o.Closed) == 0 && len(o.Firings) == 0 && !o.Commit
+	return len(o.Turns) == 0 && len(o.Ends) == 0 && len(o.Hurry) == 0 && len(o.Loads) == 0 && len(o.Answers) == 0 && len(o.Sends) == 0 && len(o.Interrupts) == 0 && len(o.Closed) == 0 && len(o.Firings) == 0 && !o.Commit
 }
 
 // Interrupt ends the turn of that number soon with Err, if it has not ended. What

@@ -29,6 +29,7 @@ type keyEntry struct {
 	waiters   []*Call // its retries
 	looking   bool
 	cancelled bool     // the first caller left while looking
+	overtaken bool     // the call that has the same slot, a window ahead, came while looking
 	started   bool     // a row says that it has started
 	startSeq  nola.Seq // of the group that holds this row, if of this tenure
 	startedAt time.Time
@@ -66,13 +67,28 @@ func (s *Shard) recognise(a *Activation, c *Call, out *Output) {
 		}
 		return
 	}
-	e := &keyEntry{id: id, key: k, hash: c.Hash, call: c, looking: true}
+	e := &keyEntry{id: id, key: k, hash: c.Hash, call: c, looking: true, overtaken: a.overtakes(id)}
 	c.entry = e
 	if a.keys == nil {
 		a.keys = make(map[keyID]*keyEntry)
 	}
 	a.keys[id] = e
 	s.ask(out, Load{Kind: LoadKey, Ref: a.ref, Key: k, act: a, call: c})
+}
+
+// overtakes reports whether the call is here that takes the slot of the session key
+// id, and tells the one whose slot id takes. The store knows of those before.
+func (a *Activation) overtakes(id keyID) bool {
+	if id.user != "" || id.nested {
+		return false
+	}
+	behind := id
+	behind.seq -= nola.SessionWindow
+	if e := a.keys[behind]; e != nil && e.looking {
+		e.overtaken = true
+	}
+	id.seq += nola.SessionWindow
+	return a.keys[id] != nil
 }
 
 // checkAge refuses keys that may have been forgotten.
@@ -123,7 +139,7 @@ func (s *Shard) loadedKey(l *Load, out *Output) {
 	switch {
 	case l.Err != nil:
 		err = nola.Errorf(nola.ReasonUnavailable, "cannot read the keys of %s from the store: %v", a.ref, l.Err)
-	case l.Found && !l.Key.IsUser() && r.Seq > l.Key.Seq:
+	case l.Found && !l.Key.IsUser() && r.Seq > l.Key.Seq, e.overtaken && (!l.Found || r.Seq != l.Key.Seq):
 		err = nola.Errorf(nola.ReasonKeyExpired, "the answer of call %d was acknowledged before; it is not executed again", l.Key.Seq)
 	case l.Found && r.Hash != e.hash && (l.Key.IsUser() || r.Seq == l.Key.Seq):
 		err = errReused(l.Key)

@@ -1,6 +1,10 @@
 package core
 
 import (
+	"bytes"
+	"maps"
+	"slices"
+
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 )
@@ -18,6 +22,16 @@ func (in *Leave) step(s *Shard, out *Output) {
 		return
 	}
 	s.leaving = in
+	for _, a := range s.inOrder() {
+		a.hurry(out)
+	}
+}
+
+// inOrder answers the activations in the order of their names.
+func (s *Shard) inOrder() []*Activation {
+	return slices.SortedFunc(maps.Values(s.acts), func(x, y *Activation) int {
+		return bytes.Compare(x.ref.AppendCanonical(nil), y.ref.AppendCanonical(nil))
+	})
 }
 
 // shut is why nothing is taken in, nil while the shard is open.

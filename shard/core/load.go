@@ -9,10 +9,19 @@ import (
 // ask has rows read for this tenure.
 func (s *Shard) ask(out *Output, l Load) {
 	l.epoch = s.epoch
-	out.Loads = append(out.Loads, &l)
+	p := new(Load)
+	if n := len(s.loads); n > 0 {
+		p, s.loads = s.loads[n-1], s.loads[:n-1]
+	}
+	*p = l
+	out.Loads = append(out.Loads, p)
 }
 
-// step takes in what was read. What an earlier tenure asked for is dropped.
+// loadsMax is how many loads are kept to be used again.
+const loadsMax = 16
+
+// step takes in what was read. What an earlier tenure asked for is dropped. Nobody
+// may look at the load afterwards.
 func (l *Load) step(s *Shard, out *Output) {
 	if s.fenced != nil || l.epoch != s.epoch {
 		return
@@ -36,6 +45,9 @@ func (l *Load) step(s *Shard, out *Output) {
 		s.expiredKeys(l, out)
 	default:
 		panic(fmt.Sprintf("core: load kind %d", l.Kind))
+	}
+	if *l = (Load{}); len(s.loads) < loadsMax {
+		s.loads = append(s.loads, l)
 	}
 }
 

@@ -63,6 +63,7 @@ func (in *Order) step(s *Shard, out *Output) {
 	}
 	s.touch(a)
 	a.queue.push(&Call{order: in, act: a})
+	a.hurry(out)
 	s.runNext(a, out)
 }
 

@@ -19,6 +19,9 @@ type Shard struct {
 
 	acts map[nola.ActorRef]*Activation
 	idle actList // activations without a turn and without work, longest idle first
+	// asleep are such activations without an instance: a few are kept, to see who has
+	// another turn soon.
+	asleep actList
 
 	// groups are what is not committed yet, oldest first. The last one is open.
 	groups    []*group
@@ -40,6 +43,7 @@ type Shard struct {
 	schedules map[nola.ScheduleRef]*schedule
 	lingering []*schedule
 	serial    uint32
+	loads     []*Load // to be used again
 	streams   streams
 	sweep     sweep
 	starting  []nola.ActorRef        // have a backlog from an earlier tenure, to be woken
@@ -123,8 +127,10 @@ func (s *Shard) Wake() time.Time {
 			wake = t
 		}
 	}
-	if a := s.idle.first(); a != nil {
-		earlier(a.used.Add(s.limits.IdleAfter))
+	for _, l := range []*actList{&s.idle, &s.asleep} {
+		if a := l.first(); a != nil {
+			earlier(a.used.Add(s.limits.IdleAfter))
+		}
 	}
 	earlier(s.sweep.at)
 	if len(s.starting) > 0 {
@@ -173,10 +179,12 @@ type Shed struct{ Bytes int64 }
 
 func (in *Shed) step(s *Shard, out *Output) {
 	want := s.bytes - in.Bytes
-	for a := s.idle.first(); a != nil && s.bytes > want; {
-		next := a.next
-		s.passivate(a, "memory", out)
-		a = next
+	for _, l := range []*actList{&s.asleep, &s.idle} {
+		for a := l.first(); a != nil && s.bytes > want; {
+			next := a.next
+			s.passivate(a, ShutdownMemory, out)
+			a = next
+		}
 	}
 }
 
@@ -357,7 +365,7 @@ func (s *Shard) abandon(a *Activation, out *Output) {
 		}
 	}
 	delete(s.acts, a.ref)
-	s.idle.remove(a)
+	a.unlist()
 	out.Closed = append(out.Closed, a)
 }
 

@@ -8,6 +8,9 @@ import (
 	"github.com/nolaproject/nola/persistence"
 )
 
+// ShutdownMemory is the reason of a SHUTDOWN by which memory is to be freed.
+const ShutdownMemory = "memory"
+
 // Turn is one guest call: what is to run, and, when its owner steps it back,
 // what it did.
 type Turn struct {
@@ -90,12 +93,14 @@ func (t *Turn) step(s *Shard, out *Output) {
 	a.steps += t.Effects.Steps
 	a.used = s.now
 	s.setBytes(a, t.Bytes)
+	a.wokenOnce = a.turns == 1 && t.Call != nil && t.Call.origin != fromCaller && a.bytes > 0
 	before := s.open().batch.Bytes()
 	switch c := t.Call; {
 	case t.Shutdown != "":
 		if t.Err == nil && !t.Effects.Empty() {
 			s.fold(t, out)
 		}
+		s.sleep(a)
 	case t.Order != nil:
 		s.endOrder(t, out)
 	case c.origin == fromCaller:
@@ -114,7 +119,9 @@ func (t *Turn) step(s *Shard, out *Output) {
 			s.evict(sc)
 		}
 	}
-	t.Effects, t.TimerReads, t.DeferredReads, t.pinned = nola.Effects{}, nil, nil, nil
+	if !a.running { // An actor may be idle for long: it must not hold what its last turn was about.
+		*t = Turn{Act: a, Number: t.Number}
+	}
 	// Only now: folding goes by what the turn found in the overlay.
 	s.prune(a)
 	s.runNext(a, out)

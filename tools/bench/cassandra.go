@@ -50,6 +50,7 @@ func cassandraCommand(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
+	var pids []int // of the cluster, if it is ours
 	if *hosts == "" {
 		c, err := cassandra.Start(ctx, cassandra.Config{Dir: root, Nodes: *nodes})
 		if err != nil {
@@ -60,6 +61,9 @@ func cassandraCommand(ctx context.Context, args []string) (err error) {
 				n.Kill()
 			}
 		}()
+		for _, n := range c.Nodes() {
+			pids = append(pids, n.PID())
+		}
 		*hosts = strings.Join(c.Addresses(), ",")
 	}
 	keyspace := "bench_" + strconv.Itoa(os.Getpid())
@@ -89,7 +93,7 @@ func cassandraCommand(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "ready after\t%s\n\nROW\tROUND\t/s\tp50 ms\tp99 ms\tp99.9 ms\tmax ms\n", took.Round(time.Millisecond))
+	fmt.Fprintf(w, "ready after\t%s\n\nROW\tROUND\t/s\tp50 ms\tp99 ms\tp99.9 ms\tmax ms\tCPU µs per call: cluster\tserver\n", took.Round(time.Millisecond))
 	many := requests(n, gatewayInc, actorNames("c", *actors), opInc)
 	one := requests(n, gatewayInc, actorNames("one", 1), opInc)
 	base, err := newBaseLine(*hosts, keyspace)
@@ -120,12 +124,14 @@ func cassandraCommand(ctx context.Context, args []string) (err error) {
 				file := filepath.Join(*pprof, strings.ReplaceAll(r.name, " ", "-")+".pprof")
 				go func() { done <- n.profile(ctx, f.b.each, file) }() // ends with the slice
 			}
+			cluster, server := cpuOf(pids...), cpuOf(n.cmd.Process.Pid)
 			t, err := drive(ctx, r.callers, f.b.each, r.caller)
 			if err := errors.Join(err, <-done); err != nil {
 				return err
 			}
+			cluster, server = cpuOf(pids...)-cluster, cpuOf(n.cmd.Process.Pid)-server
 			l := latencyOf(&t.hist)
-			fmt.Fprintf(w, "%s\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\n", r.name, round+1, t.rate(), l.P50, l.P99, l.P999, l.Max)
+			fmt.Fprintf(w, "%s\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\n", r.name, round+1, t.rate(), l.P50, l.P99, l.P999, l.Max, perCall(cluster, t), perCall(server, t))
 			if t.errors > 0 {
 				fmt.Fprintf(w, "\tFAILED %d: %v\n", t.errors, t.err)
 			}
@@ -140,6 +146,30 @@ func cassandraCommand(ctx context.Context, args []string) (err error) {
 	}
 	_, err = fmt.Println("\n" + figures)
 	return err
+}
+
+// cpuOf is the processor time that processes have used, 0 where that cannot be read
+// (elsewhere than on Linux).
+func cpuOf(pids ...int) (used time.Duration) {
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0
+		}
+		// Behind the name, which may hold anything and ends with the last bracket:
+		// the fields from the third on. The 14th and 15th are ticks of 10 ms.
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		for _, at := range []int{14, 15} {
+			if n, err := strconv.Atoi(fields[at-3]); err == nil {
+				used += time.Duration(n) * 10 * time.Millisecond
+			}
+		}
+	}
+	return used
+}
+
+func perCall(used time.Duration, t *tally) float64 {
+	return float64(used.Microseconds()) / float64(max(1, t.hist.n))
 }
 
 // metrics answers the lines of the server's metrics that start so.

@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/nolaproject/nola/tools/child"
 )
 
 const (
@@ -40,6 +42,10 @@ type Config struct {
 	CQLPort int
 	// HeapMiB is the heap of one node in MiB; 0 means HeapMiBDefault.
 	HeapMiB int
+	// Secure has the nodes ask clients for TLS, with a certificate of their own
+	// (Cluster.Certificate), and for a login: the role Superuser, whose password is its
+	// name, and those that it makes. What roles may do is checked.
+	Secure bool
 	// Detached lets the nodes run on when this program has ended. StopDir ends them.
 	Detached bool
 }
@@ -74,6 +80,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Dir = dir
 	return c, errors.Join(faults...)
 }
+
+// Superuser is the role that a secure cluster begins with.
+const Superuser = "cassandra"
 
 // Cluster is a running Cassandra. Its methods are called by one goroutine at a time.
 type Cluster struct {
@@ -111,7 +120,7 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 	c := &Cluster{}
 	for i := range config.Nodes {
 		c.nodes = append(c.nodes, &Node{
-			settings: record.settings(config.Dir, i+1, config.HeapMiB),
+			settings: record.settings(config.Dir, i+1, config.HeapMiB).securely(config.Secure),
 			java:     java, classPath: files,
 			outlives: config.Detached,
 			record:   record, dir: config.Dir,
@@ -142,7 +151,7 @@ func prepare(config Config) (*record, error) {
 		return nil, err
 	}
 	for i, pid := range old.PIDs {
-		if runs(pid, old.settings(config.Dir, i+1, 0).mark()) {
+		if child.Runs(pid, old.settings(config.Dir, i+1, 0).mark()) {
 			return nil, fmt.Errorf("a cluster runs there already (process %d): stop it first (make cassandra-stop, or StopDir)", pid)
 		}
 	}
@@ -227,6 +236,10 @@ func (c *Cluster) Addresses() []string {
 	return all
 }
 
+// Certificate answers the path of the certificate, in PEM, that a client must trust
+// to speak to the first node of a secure cluster.
+func (c *Cluster) Certificate() string { return c.nodes[0].in(certificateFile) }
+
 // Nodes returns the nodes in the order of their addresses.
 func (c *Cluster) Nodes() []*Node { return c.nodes }
 
@@ -254,7 +267,7 @@ func StopDir(dir string) (int, error) {
 	stopped := 0
 	var faults []error
 	for i, pid := range r.PIDs {
-		ran, err := stopOther(pid, r.settings(dir, i+1, 0).mark())
+		ran, err := child.StopOther(pid, r.settings(dir, i+1, 0).mark())
 		if ran && err == nil {
 			stopped++
 		}

@@ -13,7 +13,11 @@ import (
 	"time"
 
 	"github.com/gocql/gocql"
+
+	"github.com/nolaproject/nola/tools/child"
 )
+
+const patience = 30 * time.Second
 
 func TestStartRefuses(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -98,11 +102,11 @@ func TestOneClusterInADirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer input.Close()
-	p, err := spawn(node, false)
+	p, err := child.Spawn(node, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.kill()
+	defer p.Kill()
 	r.PIDs[0] = node.Process.Pid
 	if err := r.write(dir); err != nil {
 		t.Fatal(err)
@@ -254,5 +258,8 @@ func TestThreeNodesOutliveOne(t *testing.T) {
 	}
 	if err := c.Stop(); err != nil {
 		t.Error(err)
+	}
+	if err := last.Resume(); err == nil {
+		t.Error("a node that does not run was resumed")
 	}
 }

@@ -18,7 +18,22 @@ type settings struct {
 	cqlPort     int
 	storagePort int
 	heapMiB     int
+	secure      bool
 }
+
+func (s settings) securely(secure bool) settings {
+	s.secure = secure
+	return s
+}
+
+func (s settings) in(name string) string { return filepath.Join(s.dir, name) }
+
+// The keystore of a secure node, and what it holds.
+const (
+	keystoreFile     = "conf/keystore.p12"
+	keystorePassword = "nobody else reads this directory"
+	certificateFile  = "conf/certificate.pem"
+)
 
 // host returns the loopback address of a node.
 func host(number int) string { return "127.0.0." + strconv.Itoa(number) }
@@ -45,6 +60,8 @@ type cassandraYAML struct {
 	NativeTransportPort int    `yaml:"native_transport_port"`
 	Authenticator       string `yaml:"authenticator"`
 	Authorizer          string `yaml:"authorizer"`
+
+	ClientEncryption *clientEncryption `yaml:"client_encryption_options,omitempty"`
 
 	DataFileDirectories  []string `yaml:"data_file_directories"`
 	CommitlogDirectory   string   `yaml:"commitlog_directory"`
@@ -75,6 +92,14 @@ type cassandraYAML struct {
 	NativeTransportThreads int    `yaml:"native_transport_max_threads"`
 }
 
+type clientEncryption struct {
+	Enabled          bool   `yaml:"enabled"`
+	Optional         bool   `yaml:"optional"`
+	Keystore         string `yaml:"keystore"`
+	KeystorePassword string `yaml:"keystore_password"`
+	StoreType        string `yaml:"store_type"`
+}
+
 type seedProvider struct {
 	ClassName  string              `yaml:"class_name"`
 	Parameters []map[string]string `yaml:"parameters"`
@@ -82,8 +107,8 @@ type seedProvider struct {
 
 // yaml renders cassandra.yaml.
 func (s settings) yaml() ([]byte, error) {
-	in := func(name string) string { return filepath.Join(s.dir, name) }
-	out, err := yaml.Marshal(cassandraYAML{
+	in := s.in
+	config := cassandraYAML{
 		ClusterName:    "nola local",
 		Partitioner:    "org.apache.cassandra.dht.Murmur3Partitioner",
 		NumTokens:      1,
@@ -127,7 +152,12 @@ func (s settings) yaml() ([]byte, error) {
 		CommitlogTotalSpace:    "256MiB",
 		MaxHintsSizePerHost:    "64MiB",
 		NativeTransportThreads: 64,
-	})
+	}
+	if s.secure {
+		config.Authenticator, config.Authorizer = "PasswordAuthenticator", "CassandraAuthorizer"
+		config.ClientEncryption = &clientEncryption{Enabled: true, Keystore: in(keystoreFile), KeystorePassword: keystorePassword, StoreType: "PKCS12"}
+	}
+	out, err := yaml.Marshal(config)
 	if err != nil {
 		return nil, fmt.Errorf("render cassandra.yaml: %w", err)
 	}
@@ -230,6 +260,7 @@ func (s settings) arguments(classPath []string) ([]string, error) {
 		// bootstrap.
 		"-Dcassandra.ring_delay_ms=30000",
 		"-Dcassandra.shutdown_announce_in_ms=200",
+		"-Dcassandra.superuser_setup_delay_ms=0",
 		"-classpath", strings.Join(append([]string{filepath.Join(s.dir, "conf")}, classPath...), string(filepath.ListSeparator)),
 		"org.apache.cassandra.service.CassandraDaemon",
 	), nil

@@ -8,6 +8,8 @@
 // (commitlog_sync: batch), and conditional writes take the second form of Paxos,
 // so what is measured and tested here is the safe configuration.
 //
+// Clients need no login and no encryption, unless Config.Secure asks for both.
+//
 // The artifacts are taken from the local Maven repository, where they lie after
 // the first start; then neither Maven nor a network is needed. Each file is
 // checked against artifacts.sum before every start.

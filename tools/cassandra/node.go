@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gocql/gocql"
+
+	"github.com/nolaproject/nola/tools/child"
 )
 
 const (
@@ -29,14 +31,22 @@ type Node struct {
 	java      string
 	classPath []string
 	outlives  bool
-	process   *process // nil before the first start and after the end
-	record    *record  // of the cluster, shared by its nodes
-	dir       string   // of the cluster
+	process   *child.Process // nil before the first start and after the end
+	record    *record        // of the cluster, shared by its nodes
+	dir       string         // of the cluster
 }
 
 // Address returns where the node answers CQL, as host:port.
 func (n *Node) Address() string {
 	return net.JoinHostPort(host(n.number), strconv.Itoa(n.cqlPort))
+}
+
+// PID returns the id of the node's process, 0 if it does not run.
+func (n *Node) PID() int {
+	if n.process == nil {
+		return 0
+	}
+	return n.process.PID()
 }
 
 // Log returns the path of the node's log. The log of the run before lies beside
@@ -80,6 +90,11 @@ func (n *Node) launch() error {
 			return err
 		}
 	}
+	if n.secure {
+		if err := n.certify(); err != nil {
+			return err
+		}
+	}
 	if err := os.Rename(n.Log(), n.Log()+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -91,13 +106,35 @@ func (n *Node) launch() error {
 	cmd := exec.Command(n.java, args...) //nolint:noctx // Stop and Kill end it
 	cmd.Dir = n.settings.dir
 	cmd.Stdout, cmd.Stderr = log, log
-	if n.process, err = spawn(cmd, n.outlives); err != nil {
+	if n.process, err = child.Spawn(cmd, n.outlives); err != nil {
 		return err
 	}
 	n.record.PIDs[n.number-1] = cmd.Process.Pid
 	if err := n.record.write(n.dir); err != nil {
 		n.Kill()
 		return err
+	}
+	return nil
+}
+
+// certify makes the node's keystore, unless it is there.
+func (n *Node) certify() error {
+	keystore, certificate := n.in(keystoreFile), n.in(certificateFile)
+	if _, err := os.Stat(certificate); err == nil {
+		return nil
+	}
+	for _, args := range [][]string{
+		{
+			"-genkeypair", "-alias", "node", "-keyalg", "EC", "-validity", "3650", "-storetype", "PKCS12", "-keystore", keystore,
+			"-dname", "CN=" + host(n.number), "-ext", "san=ip:" + host(n.number),
+		},
+		{"-exportcert", "-rfc", "-alias", "node", "-keystore", keystore, "-file", certificate},
+	} {
+		tool := filepath.Join(filepath.Dir(n.java), "keytool")
+		out, err := exec.Command(tool, append(args, "-storepass", keystorePassword)...).CombinedOutput() //nolint:noctx // it takes a second
+		if err != nil {
+			return fmt.Errorf("make a certificate with %s: %w: %s", tool, err, bytes.TrimSpace(out))
+		}
 	}
 	return nil
 }
@@ -112,7 +149,7 @@ func (n *Node) until(ctx context.Context, question func(context.Context, *gocql.
 			return nil
 		}
 		select {
-		case <-n.process.ended:
+		case <-n.process.Ended():
 			n.process = nil
 			return fmt.Errorf("wait for Cassandra at %s: it ended before it was ready; from %s:\n%s", n.Address(), n.Log(), n.lastWords())
 		case <-ctx.Done():
@@ -137,6 +174,10 @@ func (n *Node) probe(ctx context.Context, question func(context.Context, *gocql.
 	config.Timeout, config.ConnectTimeout = probeTimeout, probeTimeout
 	config.DisableInitialHostLookup = true
 	config.Logger = silent{}
+	if n.secure {
+		config.Authenticator = gocql.PasswordAuthenticator{Username: Superuser, Password: Superuser}
+		config.SslOpts = &gocql.SslOptions{CaPath: n.in(certificateFile), EnableHostVerification: true}
+	}
 	session, err := config.CreateSession()
 	if err != nil {
 		return err
@@ -196,7 +237,7 @@ func (n *Node) Stop() error {
 	if n.process == nil {
 		return nil
 	}
-	err := n.process.stop()
+	err := n.process.Stop()
 	n.process = nil
 	if err != nil {
 		return fmt.Errorf("stop Cassandra at %s: %w", n.Address(), err)
@@ -207,7 +248,7 @@ func (n *Node) Stop() error {
 // Kill ends the node as a crash would, and waits until it is gone.
 func (n *Node) Kill() {
 	if n.process != nil {
-		n.process.kill()
+		n.process.Kill()
 		n.process = nil
 	}
 }
@@ -223,7 +264,7 @@ func (n *Node) signal(s syscall.Signal, what string) error {
 	if n.process == nil {
 		return fmt.Errorf("%s Cassandra at %s: it does not run", what, n.Address())
 	}
-	if err := n.process.signal(s); err != nil {
+	if err := n.process.Signal(s); err != nil {
 		return fmt.Errorf("%s Cassandra at %s: %w", what, n.Address(), err)
 	}
 	return nil

@@ -83,6 +83,7 @@ var table = []row{
 	{
 		packages: "persistence/lane",
 		ours:     []string{".", "persistence"},
+		others:   []string{"github.com/klauspost/compress"},
 		why:      "the protocol is stepped by the engine, the simulator and the model explorer alike: it sends nothing itself, so it knows no driver",
 	},
 	{

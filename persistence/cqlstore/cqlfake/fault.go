@@ -16,6 +16,9 @@ type Request struct {
 	Conditional bool
 	Read        bool
 	Batch       bool
+	// Values are what each statement was given, as the protocol has them; nil in
+	// what [Server.Requests] answers.
+	Values [][][]byte
 }
 
 // Fault is what becomes of a request.

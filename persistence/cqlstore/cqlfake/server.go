@@ -290,6 +290,9 @@ func (s *Server) request(c *connection, options *message.QueryOptions, answer fu
 	}
 	fault := None
 	if s.inject != nil {
+		for _, p := range parts {
+			request.Values = append(request.Values, p.values)
+		}
 		fault = s.inject(request)
 	}
 	switch fault {

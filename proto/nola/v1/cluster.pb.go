@@ -278,8 +278,13 @@ type Node struct {
 	Name  string    `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
 	State NodeState `protobuf:"varint,7,opt,name=state,proto3,enum=nola.v1.NodeState" json:"state,omitempty"`
 	// Weight is the node's share of the shards, in proportion to the others'.
-	Weight        uint32            `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
-	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Weight uint32            `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
+	Labels map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Load is what its shards cost, in microseconds of one processor per second.
+	Load uint64 `protobuf:"varint,10,opt,name=load,proto3" json:"load,omitempty"`
+	// Barred names the rule that keeps the node from serving shards, and why; empty if
+	// none does.
+	Barred        string `protobuf:"bytes,11,opt,name=barred,proto3" json:"barred,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -377,6 +382,20 @@ func (x *Node) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Node) GetLoad() uint64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *Node) GetBarred() string {
+	if x != nil {
+		return x.Barred
+	}
+	return ""
+}
+
 // Shard is one part of all actors; a node owns it for one epoch.
 type Shard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -396,6 +415,11 @@ type Shard struct {
 	// Desired_node_id is the node that the shard belongs to, which it moves to if it
 	// is not there.
 	DesiredNodeId string `protobuf:"bytes,8,opt,name=desired_node_id,json=desiredNodeId,proto3" json:"desired_node_id,omitempty"`
+	// Cost of the shard, in microseconds of one processor per second; 0 if its node
+	// does not name it among its dearest.
+	Cost uint64 `protobuf:"varint,9,opt,name=cost,proto3" json:"cost,omitempty"`
+	// Move_reason says why it moves, if desired_node_id is another than node_id.
+	MoveReason    string `protobuf:"bytes,10,opt,name=move_reason,json=moveReason,proto3" json:"move_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -486,6 +510,193 @@ func (x *Shard) GetDesiredNodeId() string {
 	return ""
 }
 
+func (x *Shard) GetCost() uint64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *Shard) GetMoveReason() string {
+	if x != nil {
+		return x.MoveReason
+	}
+	return ""
+}
+
+// Lane is the log of one process of the cluster.
+type Lane struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lane_id in hexadecimal.
+	LaneId string `protobuf:"bytes,1,opt,name=lane_id,json=laneId,proto3" json:"lane_id,omitempty"`
+	// Node_id of the process that writes it.
+	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Mode is "quorum" or "lwt".
+	Mode string `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Sealed lanes take no entry any more.
+	Sealed bool `protobuf:"varint,4,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Final_seq is the number of the last entry, once that is decided.
+	FinalSeq *uint64 `protobuf:"varint,5,opt,name=final_seq,json=finalSeq,proto3,oneof" json:"final_seq,omitempty"`
+	// Unapplied entries may not be in the tables yet; not set if that is not known.
+	Unapplied     *uint64 `protobuf:"varint,6,opt,name=unapplied,proto3,oneof" json:"unapplied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lane) Reset() {
+	*x = Lane{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lane) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lane) ProtoMessage() {}
+
+func (x *Lane) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lane.ProtoReflect.Descriptor instead.
+func (*Lane) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Lane) GetLaneId() string {
+	if x != nil {
+		return x.LaneId
+	}
+	return ""
+}
+
+func (x *Lane) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Lane) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Lane) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *Lane) GetFinalSeq() uint64 {
+	if x != nil && x.FinalSeq != nil {
+		return *x.FinalSeq
+	}
+	return 0
+}
+
+func (x *Lane) GetUnapplied() uint64 {
+	if x != nil && x.Unapplied != nil {
+		return *x.Unapplied
+	}
+	return 0
+}
+
+// PlacementRule says by which nodes actors are served. Every shard has actors of all
+// types, so a rule holds for all shards: namespace and type say whose it is.
+type PlacementRule struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Type of actors; empty means all of the namespace.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Require labels that a node must have to serve a shard.
+	Require map[string]string `protobuf:"bytes,3,rep,name=require,proto3" json:"require,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Prefer labels: a node that lacks one has a tenth of its weight.
+	Prefer map[string]string `protobuf:"bytes,4,rep,name=prefer,proto3" json:"prefer,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Avoid labels: a node that has one serves a shard only if all others are away.
+	Avoid         map[string]string `protobuf:"bytes,5,rep,name=avoid,proto3" json:"avoid,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementRule) Reset() {
+	*x = PlacementRule{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementRule) ProtoMessage() {}
+
+func (x *PlacementRule) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementRule.ProtoReflect.Descriptor instead.
+func (*PlacementRule) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PlacementRule) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetRequire() map[string]string {
+	if x != nil {
+		return x.Require
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetPrefer() map[string]string {
+	if x != nil {
+		return x.Prefer
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetAvoid() map[string]string {
+	if x != nil {
+		return x.Avoid
+	}
+	return nil
+}
+
 type GetClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -494,7 +705,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	mi := &file_nola_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +717,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[3]
+	mi := &file_nola_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +730,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 type GetClusterResponse struct {
@@ -536,7 +747,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	mi := &file_nola_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +759,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[4]
+	mi := &file_nola_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +772,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -598,7 +809,7 @@ type AdvanceTimeRequest struct {
 
 func (x *AdvanceTimeRequest) Reset() {
 	*x = AdvanceTimeRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[5]
+	mi := &file_nola_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +821,7 @@ func (x *AdvanceTimeRequest) String() string {
 func (*AdvanceTimeRequest) ProtoMessage() {}
 
 func (x *AdvanceTimeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[5]
+	mi := &file_nola_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +834,7 @@ func (x *AdvanceTimeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceTimeRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceTimeRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AdvanceTimeRequest) GetTarget() isAdvanceTimeRequest_Target {
@@ -683,7 +894,7 @@ type AdvanceTimeResponse struct {
 
 func (x *AdvanceTimeResponse) Reset() {
 	*x = AdvanceTimeResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[6]
+	mi := &file_nola_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +906,7 @@ func (x *AdvanceTimeResponse) String() string {
 func (*AdvanceTimeResponse) ProtoMessage() {}
 
 func (x *AdvanceTimeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[6]
+	mi := &file_nola_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +919,7 @@ func (x *AdvanceTimeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceTimeResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceTimeResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AdvanceTimeResponse) GetServerTime() *timestamppb.Timestamp {
@@ -743,7 +954,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[7]
+	mi := &file_nola_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +966,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[7]
+	mi := &file_nola_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +979,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListNodesRequest) GetPageSize() int32 {
@@ -795,7 +1006,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[8]
+	mi := &file_nola_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +1018,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[8]
+	mi := &file_nola_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1031,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -848,7 +1059,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	mi := &file_nola_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1071,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[9]
+	mi := &file_nola_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1084,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -900,7 +1111,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	mi := &file_nola_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1123,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[10]
+	mi := &file_nola_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1136,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -933,6 +1144,334 @@ func (x *DrainNodeResponse) GetNode() *Node {
 		return x.Node
 	}
 	return nil
+}
+
+type ListLanesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLanesRequest) Reset() {
+	*x = ListLanesRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLanesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLanesRequest) ProtoMessage() {}
+
+func (x *ListLanesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLanesRequest.ProtoReflect.Descriptor instead.
+func (*ListLanesRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+type ListLanesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lanes         []*Lane                `protobuf:"bytes,1,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLanesResponse) Reset() {
+	*x = ListLanesResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLanesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLanesResponse) ProtoMessage() {}
+
+func (x *ListLanesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLanesResponse.ProtoReflect.Descriptor instead.
+func (*ListLanesResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListLanesResponse) GetLanes() []*Lane {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+type ListPlacementRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlacementRulesRequest) Reset() {
+	*x = ListPlacementRulesRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlacementRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlacementRulesRequest) ProtoMessage() {}
+
+func (x *ListPlacementRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlacementRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListPlacementRulesRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+type ListPlacementRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*PlacementRule       `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlacementRulesResponse) Reset() {
+	*x = ListPlacementRulesResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlacementRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlacementRulesResponse) ProtoMessage() {}
+
+func (x *ListPlacementRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlacementRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListPlacementRulesResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListPlacementRulesResponse) GetRules() []*PlacementRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type SetPlacementRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          *PlacementRule         `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementRuleRequest) Reset() {
+	*x = SetPlacementRuleRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementRuleRequest) ProtoMessage() {}
+
+func (x *SetPlacementRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementRuleRequest.ProtoReflect.Descriptor instead.
+func (*SetPlacementRuleRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetPlacementRuleRequest) GetRule() *PlacementRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type SetPlacementRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementRuleResponse) Reset() {
+	*x = SetPlacementRuleResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementRuleResponse) ProtoMessage() {}
+
+func (x *SetPlacementRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementRuleResponse.ProtoReflect.Descriptor instead.
+func (*SetPlacementRuleResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+type DeletePlacementRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePlacementRuleRequest) Reset() {
+	*x = DeletePlacementRuleRequest{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePlacementRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePlacementRuleRequest) ProtoMessage() {}
+
+func (x *DeletePlacementRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePlacementRuleRequest.ProtoReflect.Descriptor instead.
+func (*DeletePlacementRuleRequest) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeletePlacementRuleRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DeletePlacementRuleRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+type DeletePlacementRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePlacementRuleResponse) Reset() {
+	*x = DeletePlacementRuleResponse{}
+	mi := &file_nola_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePlacementRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePlacementRuleResponse) ProtoMessage() {}
+
+func (x *DeletePlacementRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePlacementRuleResponse.ProtoReflect.Descriptor instead.
+func (*DeletePlacementRuleResponse) Descriptor() ([]byte, []int) {
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 type ListShardsRequest struct {
@@ -946,7 +1485,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[11]
+	mi := &file_nola_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1497,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[11]
+	mi := &file_nola_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1510,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListShardsRequest) GetPageSize() int32 {
@@ -998,7 +1537,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[12]
+	mi := &file_nola_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1549,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[12]
+	mi := &file_nola_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1562,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -1049,7 +1588,7 @@ type LocateActorRequest struct {
 
 func (x *LocateActorRequest) Reset() {
 	*x = LocateActorRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	mi := &file_nola_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1600,7 @@ func (x *LocateActorRequest) String() string {
 func (*LocateActorRequest) ProtoMessage() {}
 
 func (x *LocateActorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[13]
+	mi := &file_nola_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1613,7 @@ func (x *LocateActorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateActorRequest.ProtoReflect.Descriptor instead.
 func (*LocateActorRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LocateActorRequest) GetActor() *ActorRef {
@@ -1097,7 +1636,7 @@ type LocateActorResponse struct {
 
 func (x *LocateActorResponse) Reset() {
 	*x = LocateActorResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	mi := &file_nola_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1648,7 @@ func (x *LocateActorResponse) String() string {
 func (*LocateActorResponse) ProtoMessage() {}
 
 func (x *LocateActorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[14]
+	mi := &file_nola_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1661,7 @@ func (x *LocateActorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateActorResponse.ProtoReflect.Descriptor instead.
 func (*LocateActorResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LocateActorResponse) GetShard() uint32 {
@@ -1173,7 +1712,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	mi := &file_nola_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1724,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[15]
+	mi := &file_nola_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1737,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Usage) GetNamespace() string {
@@ -1264,7 +1803,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	mi := &file_nola_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1815,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[16]
+	mi := &file_nola_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1828,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetUsageRequest) GetBy() UsageBy {
@@ -1338,7 +1877,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	mi := &file_nola_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1889,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[17]
+	mi := &file_nola_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1902,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetUsageResponse) GetUsage() []*Usage {
@@ -1416,7 +1955,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	mi := &file_nola_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1967,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[18]
+	mi := &file_nola_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1980,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Backup) GetName() string {
@@ -1483,7 +2022,7 @@ type CreateBackupRequest struct {
 
 func (x *CreateBackupRequest) Reset() {
 	*x = CreateBackupRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	mi := &file_nola_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +2034,7 @@ func (x *CreateBackupRequest) String() string {
 func (*CreateBackupRequest) ProtoMessage() {}
 
 func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[19]
+	mi := &file_nola_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +2047,7 @@ func (x *CreateBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupRequest.ProtoReflect.Descriptor instead.
 func (*CreateBackupRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateBackupRequest) GetName() string {
@@ -1527,7 +2066,7 @@ type CreateBackupResponse struct {
 
 func (x *CreateBackupResponse) Reset() {
 	*x = CreateBackupResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[20]
+	mi := &file_nola_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +2078,7 @@ func (x *CreateBackupResponse) String() string {
 func (*CreateBackupResponse) ProtoMessage() {}
 
 func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[20]
+	mi := &file_nola_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +2091,7 @@ func (x *CreateBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBackupResponse.ProtoReflect.Descriptor instead.
 func (*CreateBackupResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateBackupResponse) GetBackup() *Backup {
@@ -1573,7 +2112,7 @@ type ListBackupsRequest struct {
 
 func (x *ListBackupsRequest) Reset() {
 	*x = ListBackupsRequest{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[21]
+	mi := &file_nola_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +2124,7 @@ func (x *ListBackupsRequest) String() string {
 func (*ListBackupsRequest) ProtoMessage() {}
 
 func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[21]
+	mi := &file_nola_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +2137,7 @@ func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListBackupsRequest) GetPageSize() int32 {
@@ -1625,7 +2164,7 @@ type ListBackupsResponse struct {
 
 func (x *ListBackupsResponse) Reset() {
 	*x = ListBackupsResponse{}
-	mi := &file_nola_v1_cluster_proto_msgTypes[22]
+	mi := &file_nola_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +2176,7 @@ func (x *ListBackupsResponse) String() string {
 func (*ListBackupsResponse) ProtoMessage() {}
 
 func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_cluster_proto_msgTypes[22]
+	mi := &file_nola_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +2189,7 @@ func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_nola_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListBackupsResponse) GetBackups() []*Backup {
@@ -1678,7 +2217,7 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"num_shards\x18\x02 \x01(\rR\tnumShards\x12%\n" +
 	"\x0eformat_version\x18\x03 \x01(\rR\rformatVersion\x12\x14\n" +
-	"\x05store\x18\x04 \x01(\tR\x05store\"\xe5\x02\n" +
+	"\x05store\x18\x04 \x01(\tR\x05store\"\x91\x03\n" +
 	"\x04Node\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
@@ -1688,10 +2227,13 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x12(\n" +
 	"\x05state\x18\a \x01(\x0e2\x12.nola.v1.NodeStateR\x05state\x12\x16\n" +
 	"\x06weight\x18\b \x01(\rR\x06weight\x121\n" +
-	"\x06labels\x18\t \x03(\v2\x19.nola.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\t \x03(\v2\x19.nola.v1.Node.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04load\x18\n" +
+	" \x01(\x04R\x04load\x12\x16\n" +
+	"\x06barred\x18\v \x01(\tR\x06barred\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xda\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x02\n" +
 	"\x05Shard\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x14\n" +
@@ -1702,7 +2244,38 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"unanswered\x18\x06 \x01(\rR\n" +
 	"unanswered\x12\x10\n" +
 	"\x03due\x18\a \x01(\rR\x03due\x12&\n" +
-	"\x0fdesired_node_id\x18\b \x01(\tR\rdesiredNodeId\"\x13\n" +
+	"\x0fdesired_node_id\x18\b \x01(\tR\rdesiredNodeId\x12\x12\n" +
+	"\x04cost\x18\t \x01(\x04R\x04cost\x12\x1f\n" +
+	"\vmove_reason\x18\n" +
+	" \x01(\tR\n" +
+	"moveReason\"\xc5\x01\n" +
+	"\x04Lane\x12\x17\n" +
+	"\alane_id\x18\x01 \x01(\tR\x06laneId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06sealed\x18\x04 \x01(\bR\x06sealed\x12 \n" +
+	"\tfinal_seq\x18\x05 \x01(\x04H\x00R\bfinalSeq\x88\x01\x01\x12!\n" +
+	"\tunapplied\x18\x06 \x01(\x04H\x01R\tunapplied\x88\x01\x01B\f\n" +
+	"\n" +
+	"_final_seqB\f\n" +
+	"\n" +
+	"_unapplied\"\xfd\x03\n" +
+	"\rPlacementRule\x12K\n" +
+	"\tnamespace\x18\x01 \x01(\tB-\xbaH*r(\x10\x01\x18\x80\x012!^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$R\tnamespace\x12\x1c\n" +
+	"\x04type\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04type\x12G\n" +
+	"\arequire\x18\x03 \x03(\v2#.nola.v1.PlacementRule.RequireEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\arequire\x12D\n" +
+	"\x06prefer\x18\x04 \x03(\v2\".nola.v1.PlacementRule.PreferEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x06prefer\x12A\n" +
+	"\x05avoid\x18\x05 \x03(\v2!.nola.v1.PlacementRule.AvoidEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x05avoid\x1a:\n" +
+	"\fRequireEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vPreferEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"AvoidEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
 	"\x11GetClusterRequest\"\xa0\x01\n" +
 	"\x12GetClusterResponse\x12*\n" +
 	"\acluster\x18\x01 \x01(\v2\x10.nola.v1.ClusterR\acluster\x12;\n" +
@@ -1733,7 +2306,20 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\x02R\x04node\x12\x12\n" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\"6\n" +
 	"\x11DrainNodeResponse\x12!\n" +
-	"\x04node\x18\x01 \x01(\v2\r.nola.v1.NodeR\x04node\"e\n" +
+	"\x04node\x18\x01 \x01(\v2\r.nola.v1.NodeR\x04node\"\x12\n" +
+	"\x10ListLanesRequest\"8\n" +
+	"\x11ListLanesResponse\x12#\n" +
+	"\x05lanes\x18\x01 \x03(\v2\r.nola.v1.LaneR\x05lanes\"\x1b\n" +
+	"\x19ListPlacementRulesRequest\"J\n" +
+	"\x1aListPlacementRulesResponse\x12,\n" +
+	"\x05rules\x18\x01 \x03(\v2\x16.nola.v1.PlacementRuleR\x05rules\"M\n" +
+	"\x17SetPlacementRuleRequest\x122\n" +
+	"\x04rule\x18\x01 \x01(\v2\x16.nola.v1.PlacementRuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"\x1a\n" +
+	"\x18SetPlacementRuleResponse\"W\n" +
+	"\x1aDeletePlacementRuleRequest\x12%\n" +
+	"\tnamespace\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\tnamespace\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\"\x1d\n" +
+	"\x1bDeletePlacementRuleResponse\"e\n" +
 	"\x11ListShardsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -1801,13 +2387,17 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x16USAGE_SORT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10USAGE_SORT_STEPS\x10\x01\x12\x14\n" +
 	"\x10USAGE_SORT_TURNS\x10\x02\x12\x17\n" +
-	"\x13USAGE_SORT_RUN_TIME\x10\x032\xa4\x05\n" +
+	"\x13USAGE_SORT_RUN_TIME\x10\x032\x8a\b\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1a.nola.v1.GetClusterRequest\x1a\x1b.nola.v1.GetClusterResponse\"\x00\x12J\n" +
 	"\vAdvanceTime\x12\x1b.nola.v1.AdvanceTimeRequest\x1a\x1c.nola.v1.AdvanceTimeResponse\"\x00\x12D\n" +
 	"\tListNodes\x12\x19.nola.v1.ListNodesRequest\x1a\x1a.nola.v1.ListNodesResponse\"\x00\x12D\n" +
-	"\tDrainNode\x12\x19.nola.v1.DrainNodeRequest\x1a\x1a.nola.v1.DrainNodeResponse\"\x00\x12G\n" +
+	"\tDrainNode\x12\x19.nola.v1.DrainNodeRequest\x1a\x1a.nola.v1.DrainNodeResponse\"\x00\x12D\n" +
+	"\tListLanes\x12\x19.nola.v1.ListLanesRequest\x1a\x1a.nola.v1.ListLanesResponse\"\x00\x12_\n" +
+	"\x12ListPlacementRules\x12\".nola.v1.ListPlacementRulesRequest\x1a#.nola.v1.ListPlacementRulesResponse\"\x00\x12Y\n" +
+	"\x10SetPlacementRule\x12 .nola.v1.SetPlacementRuleRequest\x1a!.nola.v1.SetPlacementRuleResponse\"\x00\x12b\n" +
+	"\x13DeletePlacementRule\x12#.nola.v1.DeletePlacementRuleRequest\x1a$.nola.v1.DeletePlacementRuleResponse\"\x00\x12G\n" +
 	"\n" +
 	"ListShards\x12\x1a.nola.v1.ListShardsRequest\x1a\x1b.nola.v1.ListShardsResponse\"\x00\x12J\n" +
 	"\vLocateActor\x12\x1b.nola.v1.LocateActorRequest\x1a\x1c.nola.v1.LocateActorResponse\"\x00\x12A\n" +
@@ -1829,87 +2419,114 @@ func file_nola_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_nola_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_nola_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_nola_v1_cluster_proto_goTypes = []any{
-	(NodeState)(0),                // 0: nola.v1.NodeState
-	(UsageBy)(0),                  // 1: nola.v1.UsageBy
-	(UsageSort)(0),                // 2: nola.v1.UsageSort
-	(*Cluster)(nil),               // 3: nola.v1.Cluster
-	(*Node)(nil),                  // 4: nola.v1.Node
-	(*Shard)(nil),                 // 5: nola.v1.Shard
-	(*GetClusterRequest)(nil),     // 6: nola.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),    // 7: nola.v1.GetClusterResponse
-	(*AdvanceTimeRequest)(nil),    // 8: nola.v1.AdvanceTimeRequest
-	(*AdvanceTimeResponse)(nil),   // 9: nola.v1.AdvanceTimeResponse
-	(*ListNodesRequest)(nil),      // 10: nola.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 11: nola.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),      // 12: nola.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),     // 13: nola.v1.DrainNodeResponse
-	(*ListShardsRequest)(nil),     // 14: nola.v1.ListShardsRequest
-	(*ListShardsResponse)(nil),    // 15: nola.v1.ListShardsResponse
-	(*LocateActorRequest)(nil),    // 16: nola.v1.LocateActorRequest
-	(*LocateActorResponse)(nil),   // 17: nola.v1.LocateActorResponse
-	(*Usage)(nil),                 // 18: nola.v1.Usage
-	(*GetUsageRequest)(nil),       // 19: nola.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),      // 20: nola.v1.GetUsageResponse
-	(*Backup)(nil),                // 21: nola.v1.Backup
-	(*CreateBackupRequest)(nil),   // 22: nola.v1.CreateBackupRequest
-	(*CreateBackupResponse)(nil),  // 23: nola.v1.CreateBackupResponse
-	(*ListBackupsRequest)(nil),    // 24: nola.v1.ListBackupsRequest
-	(*ListBackupsResponse)(nil),   // 25: nola.v1.ListBackupsResponse
-	nil,                           // 26: nola.v1.Node.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*ActorRef)(nil),              // 29: nola.v1.ActorRef
+	(NodeState)(0),                      // 0: nola.v1.NodeState
+	(UsageBy)(0),                        // 1: nola.v1.UsageBy
+	(UsageSort)(0),                      // 2: nola.v1.UsageSort
+	(*Cluster)(nil),                     // 3: nola.v1.Cluster
+	(*Node)(nil),                        // 4: nola.v1.Node
+	(*Shard)(nil),                       // 5: nola.v1.Shard
+	(*Lane)(nil),                        // 6: nola.v1.Lane
+	(*PlacementRule)(nil),               // 7: nola.v1.PlacementRule
+	(*GetClusterRequest)(nil),           // 8: nola.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),          // 9: nola.v1.GetClusterResponse
+	(*AdvanceTimeRequest)(nil),          // 10: nola.v1.AdvanceTimeRequest
+	(*AdvanceTimeResponse)(nil),         // 11: nola.v1.AdvanceTimeResponse
+	(*ListNodesRequest)(nil),            // 12: nola.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 13: nola.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),            // 14: nola.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),           // 15: nola.v1.DrainNodeResponse
+	(*ListLanesRequest)(nil),            // 16: nola.v1.ListLanesRequest
+	(*ListLanesResponse)(nil),           // 17: nola.v1.ListLanesResponse
+	(*ListPlacementRulesRequest)(nil),   // 18: nola.v1.ListPlacementRulesRequest
+	(*ListPlacementRulesResponse)(nil),  // 19: nola.v1.ListPlacementRulesResponse
+	(*SetPlacementRuleRequest)(nil),     // 20: nola.v1.SetPlacementRuleRequest
+	(*SetPlacementRuleResponse)(nil),    // 21: nola.v1.SetPlacementRuleResponse
+	(*DeletePlacementRuleRequest)(nil),  // 22: nola.v1.DeletePlacementRuleRequest
+	(*DeletePlacementRuleResponse)(nil), // 23: nola.v1.DeletePlacementRuleResponse
+	(*ListShardsRequest)(nil),           // 24: nola.v1.ListShardsRequest
+	(*ListShardsResponse)(nil),          // 25: nola.v1.ListShardsResponse
+	(*LocateActorRequest)(nil),          // 26: nola.v1.LocateActorRequest
+	(*LocateActorResponse)(nil),         // 27: nola.v1.LocateActorResponse
+	(*Usage)(nil),                       // 28: nola.v1.Usage
+	(*GetUsageRequest)(nil),             // 29: nola.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),            // 30: nola.v1.GetUsageResponse
+	(*Backup)(nil),                      // 31: nola.v1.Backup
+	(*CreateBackupRequest)(nil),         // 32: nola.v1.CreateBackupRequest
+	(*CreateBackupResponse)(nil),        // 33: nola.v1.CreateBackupResponse
+	(*ListBackupsRequest)(nil),          // 34: nola.v1.ListBackupsRequest
+	(*ListBackupsResponse)(nil),         // 35: nola.v1.ListBackupsResponse
+	nil,                                 // 36: nola.v1.Node.LabelsEntry
+	nil,                                 // 37: nola.v1.PlacementRule.RequireEntry
+	nil,                                 // 38: nola.v1.PlacementRule.PreferEntry
+	nil,                                 // 39: nola.v1.PlacementRule.AvoidEntry
+	(*timestamppb.Timestamp)(nil),       // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
+	(*ActorRef)(nil),                    // 42: nola.v1.ActorRef
 }
 var file_nola_v1_cluster_proto_depIdxs = []int32{
-	27, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
+	40, // 0: nola.v1.Node.started:type_name -> google.protobuf.Timestamp
 	0,  // 1: nola.v1.Node.state:type_name -> nola.v1.NodeState
-	26, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
-	3,  // 3: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
-	27, // 4: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
-	28, // 5: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
-	27, // 6: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
-	27, // 7: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
-	27, // 8: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
-	4,  // 9: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
-	4,  // 10: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
-	5,  // 11: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
-	29, // 12: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
-	4,  // 13: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
-	28, // 14: nola.v1.Usage.run_time:type_name -> google.protobuf.Duration
-	1,  // 15: nola.v1.GetUsageRequest.by:type_name -> nola.v1.UsageBy
-	2,  // 16: nola.v1.GetUsageRequest.sort:type_name -> nola.v1.UsageSort
-	18, // 17: nola.v1.GetUsageResponse.usage:type_name -> nola.v1.Usage
-	27, // 18: nola.v1.GetUsageResponse.since:type_name -> google.protobuf.Timestamp
-	27, // 19: nola.v1.GetUsageResponse.server_time:type_name -> google.protobuf.Timestamp
-	18, // 20: nola.v1.GetUsageResponse.total:type_name -> nola.v1.Usage
-	27, // 21: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
-	21, // 22: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
-	21, // 23: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
-	6,  // 24: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
-	8,  // 25: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
-	10, // 26: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
-	12, // 27: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
-	14, // 28: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
-	16, // 29: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
-	19, // 30: nola.v1.ClusterService.GetUsage:input_type -> nola.v1.GetUsageRequest
-	22, // 31: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
-	24, // 32: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
-	7,  // 33: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
-	9,  // 34: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
-	11, // 35: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
-	13, // 36: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
-	15, // 37: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
-	17, // 38: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
-	20, // 39: nola.v1.ClusterService.GetUsage:output_type -> nola.v1.GetUsageResponse
-	23, // 40: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
-	25, // 41: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	36, // 2: nola.v1.Node.labels:type_name -> nola.v1.Node.LabelsEntry
+	37, // 3: nola.v1.PlacementRule.require:type_name -> nola.v1.PlacementRule.RequireEntry
+	38, // 4: nola.v1.PlacementRule.prefer:type_name -> nola.v1.PlacementRule.PreferEntry
+	39, // 5: nola.v1.PlacementRule.avoid:type_name -> nola.v1.PlacementRule.AvoidEntry
+	3,  // 6: nola.v1.GetClusterResponse.cluster:type_name -> nola.v1.Cluster
+	40, // 7: nola.v1.GetClusterResponse.server_time:type_name -> google.protobuf.Timestamp
+	41, // 8: nola.v1.AdvanceTimeRequest.by:type_name -> google.protobuf.Duration
+	40, // 9: nola.v1.AdvanceTimeRequest.to:type_name -> google.protobuf.Timestamp
+	40, // 10: nola.v1.AdvanceTimeResponse.server_time:type_name -> google.protobuf.Timestamp
+	40, // 11: nola.v1.AdvanceTimeResponse.target_time:type_name -> google.protobuf.Timestamp
+	4,  // 12: nola.v1.ListNodesResponse.nodes:type_name -> nola.v1.Node
+	4,  // 13: nola.v1.DrainNodeResponse.node:type_name -> nola.v1.Node
+	6,  // 14: nola.v1.ListLanesResponse.lanes:type_name -> nola.v1.Lane
+	7,  // 15: nola.v1.ListPlacementRulesResponse.rules:type_name -> nola.v1.PlacementRule
+	7,  // 16: nola.v1.SetPlacementRuleRequest.rule:type_name -> nola.v1.PlacementRule
+	5,  // 17: nola.v1.ListShardsResponse.shards:type_name -> nola.v1.Shard
+	42, // 18: nola.v1.LocateActorRequest.actor:type_name -> nola.v1.ActorRef
+	4,  // 19: nola.v1.LocateActorResponse.node:type_name -> nola.v1.Node
+	41, // 20: nola.v1.Usage.run_time:type_name -> google.protobuf.Duration
+	1,  // 21: nola.v1.GetUsageRequest.by:type_name -> nola.v1.UsageBy
+	2,  // 22: nola.v1.GetUsageRequest.sort:type_name -> nola.v1.UsageSort
+	28, // 23: nola.v1.GetUsageResponse.usage:type_name -> nola.v1.Usage
+	40, // 24: nola.v1.GetUsageResponse.since:type_name -> google.protobuf.Timestamp
+	40, // 25: nola.v1.GetUsageResponse.server_time:type_name -> google.protobuf.Timestamp
+	28, // 26: nola.v1.GetUsageResponse.total:type_name -> nola.v1.Usage
+	40, // 27: nola.v1.Backup.created:type_name -> google.protobuf.Timestamp
+	31, // 28: nola.v1.CreateBackupResponse.backup:type_name -> nola.v1.Backup
+	31, // 29: nola.v1.ListBackupsResponse.backups:type_name -> nola.v1.Backup
+	8,  // 30: nola.v1.ClusterService.GetCluster:input_type -> nola.v1.GetClusterRequest
+	10, // 31: nola.v1.ClusterService.AdvanceTime:input_type -> nola.v1.AdvanceTimeRequest
+	12, // 32: nola.v1.ClusterService.ListNodes:input_type -> nola.v1.ListNodesRequest
+	14, // 33: nola.v1.ClusterService.DrainNode:input_type -> nola.v1.DrainNodeRequest
+	16, // 34: nola.v1.ClusterService.ListLanes:input_type -> nola.v1.ListLanesRequest
+	18, // 35: nola.v1.ClusterService.ListPlacementRules:input_type -> nola.v1.ListPlacementRulesRequest
+	20, // 36: nola.v1.ClusterService.SetPlacementRule:input_type -> nola.v1.SetPlacementRuleRequest
+	22, // 37: nola.v1.ClusterService.DeletePlacementRule:input_type -> nola.v1.DeletePlacementRuleRequest
+	24, // 38: nola.v1.ClusterService.ListShards:input_type -> nola.v1.ListShardsRequest
+	26, // 39: nola.v1.ClusterService.LocateActor:input_type -> nola.v1.LocateActorRequest
+	29, // 40: nola.v1.ClusterService.GetUsage:input_type -> nola.v1.GetUsageRequest
+	32, // 41: nola.v1.ClusterService.CreateBackup:input_type -> nola.v1.CreateBackupRequest
+	34, // 42: nola.v1.ClusterService.ListBackups:input_type -> nola.v1.ListBackupsRequest
+	9,  // 43: nola.v1.ClusterService.GetCluster:output_type -> nola.v1.GetClusterResponse
+	11, // 44: nola.v1.ClusterService.AdvanceTime:output_type -> nola.v1.AdvanceTimeResponse
+	13, // 45: nola.v1.ClusterService.ListNodes:output_type -> nola.v1.ListNodesResponse
+	15, // 46: nola.v1.ClusterService.DrainNode:output_type -> nola.v1.DrainNodeResponse
+	17, // 47: nola.v1.ClusterService.ListLanes:output_type -> nola.v1.ListLanesResponse
+	19, // 48: nola.v1.ClusterService.ListPlacementRules:output_type -> nola.v1.ListPlacementRulesResponse
+	21, // 49: nola.v1.ClusterService.SetPlacementRule:output_type -> nola.v1.SetPlacementRuleResponse
+	23, // 50: nola.v1.ClusterService.DeletePlacementRule:output_type -> nola.v1.DeletePlacementRuleResponse
+	25, // 51: nola.v1.ClusterService.ListShards:output_type -> nola.v1.ListShardsResponse
+	27, // 52: nola.v1.ClusterService.LocateActor:output_type -> nola.v1.LocateActorResponse
+	30, // 53: nola.v1.ClusterService.GetUsage:output_type -> nola.v1.GetUsageResponse
+	33, // 54: nola.v1.ClusterService.CreateBackup:output_type -> nola.v1.CreateBackupResponse
+	35, // 55: nola.v1.ClusterService.ListBackups:output_type -> nola.v1.ListBackupsResponse
+	43, // [43:56] is the sub-list for method output_type
+	30, // [30:43] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_nola_v1_cluster_proto_init() }
@@ -1918,7 +2535,8 @@ func file_nola_v1_cluster_proto_init() {
 		return
 	}
 	file_nola_v1_actor_proto_init()
-	file_nola_v1_cluster_proto_msgTypes[5].OneofWrappers = []any{
+	file_nola_v1_cluster_proto_msgTypes[3].OneofWrappers = []any{}
+	file_nola_v1_cluster_proto_msgTypes[7].OneofWrappers = []any{
 		(*AdvanceTimeRequest_By)(nil),
 		(*AdvanceTimeRequest_To)(nil),
 	}
@@ -1928,7 +2546,7 @@ func file_nola_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_cluster_proto_rawDesc), len(file_nola_v1_cluster_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   24,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -3475,6 +3475,137 @@ func (x *Namespace) GetLimits() *Limits {
 	return nil
 }
 
+// Placement is an entry of the catalogue.
+type Placement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Drained are the names of nodes.
+	Drained       []string         `protobuf:"bytes,1,rep,name=drained" json:"drained,omitempty"`
+	Rules         []*PlacementRule `protobuf:"bytes,2,rep,name=rules" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_nola_store_v1_store_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_store_v1_store_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Placement) GetDrained() []string {
+	if x != nil {
+		return x.Drained
+	}
+	return nil
+}
+
+func (x *Placement) GetRules() []*PlacementRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// PlacementRule says which nodes shall serve actors of a namespace, or of one type.
+type PlacementRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace" json:"namespace,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type" json:"type,omitempty"`
+	Require       map[string]string      `protobuf:"bytes,3,rep,name=require" json:"require,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Prefer        map[string]string      `protobuf:"bytes,4,rep,name=prefer" json:"prefer,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Avoid         map[string]string      `protobuf:"bytes,5,rep,name=avoid" json:"avoid,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementRule) Reset() {
+	*x = PlacementRule{}
+	mi := &file_nola_store_v1_store_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementRule) ProtoMessage() {}
+
+func (x *PlacementRule) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_store_v1_store_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementRule.ProtoReflect.Descriptor instead.
+func (*PlacementRule) Descriptor() ([]byte, []int) {
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PlacementRule) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *PlacementRule) GetRequire() map[string]string {
+	if x != nil {
+		return x.Require
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetPrefer() map[string]string {
+	if x != nil {
+		return x.Prefer
+	}
+	return nil
+}
+
+func (x *PlacementRule) GetAvoid() map[string]string {
+	if x != nil {
+		return x.Avoid
+	}
+	return nil
+}
+
 // Module is an entry of the catalogue.
 type Module struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -3486,7 +3617,7 @@ type Module struct {
 
 func (x *Module) Reset() {
 	*x = Module{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[37]
+	mi := &file_nola_store_v1_store_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3629,7 @@ func (x *Module) String() string {
 func (*Module) ProtoMessage() {}
 
 func (x *Module) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[37]
+	mi := &file_nola_store_v1_store_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3642,7 @@ func (x *Module) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Module.ProtoReflect.Descriptor instead.
 func (*Module) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{37}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Module) GetDefaultVersion() uint64 {
@@ -3541,7 +3672,7 @@ type ModuleVersion struct {
 
 func (x *ModuleVersion) Reset() {
 	*x = ModuleVersion{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[38]
+	mi := &file_nola_store_v1_store_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +3684,7 @@ func (x *ModuleVersion) String() string {
 func (*ModuleVersion) ProtoMessage() {}
 
 func (x *ModuleVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[38]
+	mi := &file_nola_store_v1_store_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +3697,7 @@ func (x *ModuleVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModuleVersion.ProtoReflect.Descriptor instead.
 func (*ModuleVersion) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{38}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ModuleVersion) GetDigest() []byte {
@@ -3612,7 +3743,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[39]
+	mi := &file_nola_store_v1_store_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +3755,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[39]
+	mi := &file_nola_store_v1_store_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +3768,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{39}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Manifest) GetMode() string {
@@ -3701,7 +3832,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[40]
+	mi := &file_nola_store_v1_store_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3844,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[40]
+	mi := &file_nola_store_v1_store_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +3857,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{40}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Limits) GetMemoryBytes() int64 {
@@ -3816,7 +3947,7 @@ type ScheduleEntry struct {
 
 func (x *ScheduleEntry) Reset() {
 	*x = ScheduleEntry{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[41]
+	mi := &file_nola_store_v1_store_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3959,7 @@ func (x *ScheduleEntry) String() string {
 func (*ScheduleEntry) ProtoMessage() {}
 
 func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[41]
+	mi := &file_nola_store_v1_store_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3972,7 @@ func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleEntry.ProtoReflect.Descriptor instead.
 func (*ScheduleEntry) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{41}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ScheduleEntry) GetIncarnation() uint64 {
@@ -3900,7 +4031,7 @@ type CalendarEntry struct {
 
 func (x *CalendarEntry) Reset() {
 	*x = CalendarEntry{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[42]
+	mi := &file_nola_store_v1_store_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3912,7 +4043,7 @@ func (x *CalendarEntry) String() string {
 func (*CalendarEntry) ProtoMessage() {}
 
 func (x *CalendarEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[42]
+	mi := &file_nola_store_v1_store_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3925,7 +4056,7 @@ func (x *CalendarEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarEntry.ProtoReflect.Descriptor instead.
 func (*CalendarEntry) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{42}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CalendarEntry) GetState() uint32 {
@@ -3962,7 +4093,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_nola_store_v1_store_proto_msgTypes[43]
+	mi := &file_nola_store_v1_store_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3974,7 +4105,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_store_v1_store_proto_msgTypes[43]
+	mi := &file_nola_store_v1_store_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3987,7 +4118,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{43}
+	return file_nola_store_v1_store_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Cluster) GetId() []byte {
@@ -4374,6 +4505,25 @@ const file_nola_store_v1_store_proto_rawDesc = "" +
 	"\x06limits\x18\x14 \x01(\v2\x15.nola.store.v1.LimitsR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
+	"\tPlacement\x12\x18\n" +
+	"\adrained\x18\x01 \x03(\tR\adrained\x122\n" +
+	"\x05rules\x18\x02 \x03(\v2\x1c.nola.store.v1.PlacementRuleR\x05rules\"\xb8\x03\n" +
+	"\rPlacementRule\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12C\n" +
+	"\arequire\x18\x03 \x03(\v2).nola.store.v1.PlacementRule.RequireEntryR\arequire\x12@\n" +
+	"\x06prefer\x18\x04 \x03(\v2(.nola.store.v1.PlacementRule.PreferEntryR\x06prefer\x12=\n" +
+	"\x05avoid\x18\x05 \x03(\v2'.nola.store.v1.PlacementRule.AvoidEntryR\x05avoid\x1a:\n" +
+	"\fRequireEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vPreferEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"AvoidEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
 	"\x06Module\x12'\n" +
 	"\x0fdefault_version\x18\x01 \x01(\x04R\x0edefaultVersion\x12%\n" +
@@ -4441,7 +4591,7 @@ func file_nola_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_nola_store_v1_store_proto_rawDescData
 }
 
-var file_nola_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_nola_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_nola_store_v1_store_proto_goTypes = []any{
 	(*Actor)(nil),                 // 0: nola.store.v1.Actor
 	(*Memory)(nil),                // 1: nola.store.v1.Memory
@@ -4480,120 +4630,129 @@ var file_nola_store_v1_store_proto_goTypes = []any{
 	(*Counter)(nil),               // 34: nola.store.v1.Counter
 	(*Occurrence)(nil),            // 35: nola.store.v1.Occurrence
 	(*Namespace)(nil),             // 36: nola.store.v1.Namespace
-	(*Module)(nil),                // 37: nola.store.v1.Module
-	(*ModuleVersion)(nil),         // 38: nola.store.v1.ModuleVersion
-	(*Manifest)(nil),              // 39: nola.store.v1.Manifest
-	(*Limits)(nil),                // 40: nola.store.v1.Limits
-	(*ScheduleEntry)(nil),         // 41: nola.store.v1.ScheduleEntry
-	(*CalendarEntry)(nil),         // 42: nola.store.v1.CalendarEntry
-	(*Cluster)(nil),               // 43: nola.store.v1.Cluster
-	nil,                           // 44: nola.store.v1.Error.MetadataEntry
-	nil,                           // 45: nola.store.v1.Schedule.LabelsEntry
-	nil,                           // 46: nola.store.v1.Namespace.LabelsEntry
-	nil,                           // 47: nola.store.v1.Manifest.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*Placement)(nil),             // 37: nola.store.v1.Placement
+	(*PlacementRule)(nil),         // 38: nola.store.v1.PlacementRule
+	(*Module)(nil),                // 39: nola.store.v1.Module
+	(*ModuleVersion)(nil),         // 40: nola.store.v1.ModuleVersion
+	(*Manifest)(nil),              // 41: nola.store.v1.Manifest
+	(*Limits)(nil),                // 42: nola.store.v1.Limits
+	(*ScheduleEntry)(nil),         // 43: nola.store.v1.ScheduleEntry
+	(*CalendarEntry)(nil),         // 44: nola.store.v1.CalendarEntry
+	(*Cluster)(nil),               // 45: nola.store.v1.Cluster
+	nil,                           // 46: nola.store.v1.Error.MetadataEntry
+	nil,                           // 47: nola.store.v1.Schedule.LabelsEntry
+	nil,                           // 48: nola.store.v1.Namespace.LabelsEntry
+	nil,                           // 49: nola.store.v1.PlacementRule.RequireEntry
+	nil,                           // 50: nola.store.v1.PlacementRule.PreferEntry
+	nil,                           // 51: nola.store.v1.PlacementRule.AvoidEntry
+	nil,                           // 52: nola.store.v1.Manifest.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_nola_store_v1_store_proto_depIdxs = []int32{
-	48, // 0: nola.store.v1.Actor.created:type_name -> google.protobuf.Timestamp
+	53, // 0: nola.store.v1.Actor.created:type_name -> google.protobuf.Timestamp
 	2,  // 1: nola.store.v1.Memory.inline:type_name -> nola.store.v1.MemoryPage
 	3,  // 2: nola.store.v1.Outcome.target:type_name -> nola.store.v1.Ref
-	48, // 3: nola.store.v1.Outcome.time:type_name -> google.protobuf.Timestamp
+	53, // 3: nola.store.v1.Outcome.time:type_name -> google.protobuf.Timestamp
 	6,  // 4: nola.store.v1.Outcome.error:type_name -> nola.store.v1.Error
-	48, // 5: nola.store.v1.Deferred.deadline:type_name -> google.protobuf.Timestamp
+	53, // 5: nola.store.v1.Deferred.deadline:type_name -> google.protobuf.Timestamp
 	8,  // 6: nola.store.v1.Deferred.invocation:type_name -> nola.store.v1.Invocation
-	44, // 7: nola.store.v1.Error.metadata:type_name -> nola.store.v1.Error.MetadataEntry
-	48, // 8: nola.store.v1.Timer.due:type_name -> google.protobuf.Timestamp
+	46, // 7: nola.store.v1.Error.metadata:type_name -> nola.store.v1.Error.MetadataEntry
+	53, // 8: nola.store.v1.Timer.due:type_name -> google.protobuf.Timestamp
 	9,  // 9: nola.store.v1.Invocation.key:type_name -> nola.store.v1.Key
 	3,  // 10: nola.store.v1.Invocation.target:type_name -> nola.store.v1.Ref
 	10, // 11: nola.store.v1.Invocation.caller:type_name -> nola.store.v1.Caller
 	3,  // 12: nola.store.v1.Invocation.chain:type_name -> nola.store.v1.Ref
-	48, // 13: nola.store.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	48, // 14: nola.store.v1.Invocation.due:type_name -> google.protobuf.Timestamp
-	48, // 15: nola.store.v1.Invocation.started:type_name -> google.protobuf.Timestamp
-	48, // 16: nola.store.v1.Key.first_attempt:type_name -> google.protobuf.Timestamp
+	53, // 13: nola.store.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	53, // 14: nola.store.v1.Invocation.due:type_name -> google.protobuf.Timestamp
+	53, // 15: nola.store.v1.Invocation.started:type_name -> google.protobuf.Timestamp
+	53, // 16: nola.store.v1.Key.first_attempt:type_name -> google.protobuf.Timestamp
 	3,  // 17: nola.store.v1.Caller.actor:type_name -> nola.store.v1.Ref
-	48, // 18: nola.store.v1.Caller.nominal:type_name -> google.protobuf.Timestamp
+	53, // 18: nola.store.v1.Caller.nominal:type_name -> google.protobuf.Timestamp
 	8,  // 19: nola.store.v1.Due.invocation:type_name -> nola.store.v1.Invocation
 	8,  // 20: nola.store.v1.Backlog.invocation:type_name -> nola.store.v1.Invocation
 	8,  // 21: nola.store.v1.Outbox.invocation:type_name -> nola.store.v1.Invocation
-	48, // 22: nola.store.v1.UserKeys.expiry:type_name -> google.protobuf.Timestamp
-	48, // 23: nola.store.v1.Floors.sessions:type_name -> google.protobuf.Timestamp
-	48, // 24: nola.store.v1.Floors.nested:type_name -> google.protobuf.Timestamp
-	48, // 25: nola.store.v1.Floors.outcomes:type_name -> google.protobuf.Timestamp
+	53, // 22: nola.store.v1.UserKeys.expiry:type_name -> google.protobuf.Timestamp
+	53, // 23: nola.store.v1.Floors.sessions:type_name -> google.protobuf.Timestamp
+	53, // 24: nola.store.v1.Floors.nested:type_name -> google.protobuf.Timestamp
+	53, // 25: nola.store.v1.Floors.outcomes:type_name -> google.protobuf.Timestamp
 	18, // 26: nola.store.v1.Schedule.spec:type_name -> nola.store.v1.Spec
 	27, // 27: nola.store.v1.Schedule.policy:type_name -> nola.store.v1.Policy
-	48, // 28: nola.store.v1.Schedule.paused_until:type_name -> google.protobuf.Timestamp
-	45, // 29: nola.store.v1.Schedule.labels:type_name -> nola.store.v1.Schedule.LabelsEntry
-	48, // 30: nola.store.v1.Schedule.created:type_name -> google.protobuf.Timestamp
-	48, // 31: nola.store.v1.Schedule.updated:type_name -> google.protobuf.Timestamp
+	53, // 28: nola.store.v1.Schedule.paused_until:type_name -> google.protobuf.Timestamp
+	47, // 29: nola.store.v1.Schedule.labels:type_name -> nola.store.v1.Schedule.LabelsEntry
+	53, // 30: nola.store.v1.Schedule.created:type_name -> google.protobuf.Timestamp
+	53, // 31: nola.store.v1.Schedule.updated:type_name -> google.protobuf.Timestamp
 	26, // 32: nola.store.v1.Schedule.calendars:type_name -> nola.store.v1.Calendar
 	19, // 33: nola.store.v1.Spec.cron:type_name -> nola.store.v1.Cron
 	20, // 34: nola.store.v1.Spec.interval:type_name -> nola.store.v1.Interval
-	48, // 35: nola.store.v1.Spec.at:type_name -> google.protobuf.Timestamp
-	48, // 36: nola.store.v1.Spec.start:type_name -> google.protobuf.Timestamp
-	48, // 37: nola.store.v1.Spec.end:type_name -> google.protobuf.Timestamp
+	53, // 35: nola.store.v1.Spec.at:type_name -> google.protobuf.Timestamp
+	53, // 36: nola.store.v1.Spec.start:type_name -> google.protobuf.Timestamp
+	53, // 37: nola.store.v1.Spec.end:type_name -> google.protobuf.Timestamp
 	21, // 38: nola.store.v1.Spec.calendar:type_name -> nola.store.v1.CalendarSpec
 	22, // 39: nola.store.v1.Spec.calendar_interval:type_name -> nola.store.v1.CalendarInterval
 	23, // 40: nola.store.v1.Spec.exclude:type_name -> nola.store.v1.Exclude
-	48, // 41: nola.store.v1.Interval.anchor:type_name -> google.protobuf.Timestamp
+	53, // 41: nola.store.v1.Interval.anchor:type_name -> google.protobuf.Timestamp
 	21, // 42: nola.store.v1.Exclude.calendar:type_name -> nola.store.v1.CalendarSpec
 	24, // 43: nola.store.v1.Exclude.dates:type_name -> nola.store.v1.DateRange
 	24, // 44: nola.store.v1.Calendar.dates:type_name -> nola.store.v1.DateRange
 	25, // 45: nola.store.v1.Calendar.rules:type_name -> nola.store.v1.HolidayRule
-	48, // 46: nola.store.v1.Calendar.created:type_name -> google.protobuf.Timestamp
-	48, // 47: nola.store.v1.Calendar.updated:type_name -> google.protobuf.Timestamp
-	48, // 48: nola.store.v1.Progress.through:type_name -> google.protobuf.Timestamp
-	48, // 49: nola.store.v1.Progress.due:type_name -> google.protobuf.Timestamp
+	53, // 46: nola.store.v1.Calendar.created:type_name -> google.protobuf.Timestamp
+	53, // 47: nola.store.v1.Calendar.updated:type_name -> google.protobuf.Timestamp
+	53, // 48: nola.store.v1.Progress.through:type_name -> google.protobuf.Timestamp
+	53, // 49: nola.store.v1.Progress.due:type_name -> google.protobuf.Timestamp
 	33, // 50: nola.store.v1.Progress.running:type_name -> nola.store.v1.Running
 	34, // 51: nola.store.v1.Progress.counters:type_name -> nola.store.v1.Counter
-	48, // 52: nola.store.v1.Progress.request_times:type_name -> google.protobuf.Timestamp
+	53, // 52: nola.store.v1.Progress.request_times:type_name -> google.protobuf.Timestamp
 	33, // 53: nola.store.v1.Progress.buffer:type_name -> nola.store.v1.Running
 	29, // 54: nola.store.v1.Progress.late:type_name -> nola.store.v1.Span
-	48, // 55: nola.store.v1.Progress.late_ready:type_name -> google.protobuf.Timestamp
+	53, // 55: nola.store.v1.Progress.late_ready:type_name -> google.protobuf.Timestamp
 	30, // 56: nola.store.v1.Progress.exceptions:type_name -> nola.store.v1.Exception
 	31, // 57: nola.store.v1.Progress.backfills:type_name -> nola.store.v1.Backfill
 	32, // 58: nola.store.v1.Progress.dead_letters:type_name -> nola.store.v1.DeadLetter
-	48, // 59: nola.store.v1.Progress.last_result_nominal:type_name -> google.protobuf.Timestamp
-	48, // 60: nola.store.v1.Progress.last_error_nominal:type_name -> google.protobuf.Timestamp
-	48, // 61: nola.store.v1.Span.first:type_name -> google.protobuf.Timestamp
-	48, // 62: nola.store.v1.Span.last:type_name -> google.protobuf.Timestamp
-	48, // 63: nola.store.v1.Exception.nominal:type_name -> google.protobuf.Timestamp
-	48, // 64: nola.store.v1.Exception.moved:type_name -> google.protobuf.Timestamp
-	48, // 65: nola.store.v1.Backfill.start:type_name -> google.protobuf.Timestamp
-	48, // 66: nola.store.v1.Backfill.end:type_name -> google.protobuf.Timestamp
-	48, // 67: nola.store.v1.Backfill.cursor:type_name -> google.protobuf.Timestamp
-	48, // 68: nola.store.v1.Backfill.ready:type_name -> google.protobuf.Timestamp
-	48, // 69: nola.store.v1.Backfill.created:type_name -> google.protobuf.Timestamp
-	48, // 70: nola.store.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
-	48, // 71: nola.store.v1.DeadLetter.nominal:type_name -> google.protobuf.Timestamp
-	48, // 72: nola.store.v1.DeadLetter.started:type_name -> google.protobuf.Timestamp
-	48, // 73: nola.store.v1.DeadLetter.failed:type_name -> google.protobuf.Timestamp
-	48, // 74: nola.store.v1.Running.nominal:type_name -> google.protobuf.Timestamp
-	48, // 75: nola.store.v1.Running.started:type_name -> google.protobuf.Timestamp
-	48, // 76: nola.store.v1.Running.retry_at:type_name -> google.protobuf.Timestamp
-	48, // 77: nola.store.v1.Counter.first:type_name -> google.protobuf.Timestamp
-	48, // 78: nola.store.v1.Counter.last:type_name -> google.protobuf.Timestamp
-	48, // 79: nola.store.v1.Occurrence.nominal:type_name -> google.protobuf.Timestamp
-	48, // 80: nola.store.v1.Occurrence.started:type_name -> google.protobuf.Timestamp
-	48, // 81: nola.store.v1.Occurrence.ended:type_name -> google.protobuf.Timestamp
-	48, // 82: nola.store.v1.Occurrence.last:type_name -> google.protobuf.Timestamp
-	48, // 83: nola.store.v1.Namespace.created:type_name -> google.protobuf.Timestamp
-	48, // 84: nola.store.v1.Namespace.updated:type_name -> google.protobuf.Timestamp
-	46, // 85: nola.store.v1.Namespace.labels:type_name -> nola.store.v1.Namespace.LabelsEntry
-	40, // 86: nola.store.v1.Namespace.limits:type_name -> nola.store.v1.Limits
-	48, // 87: nola.store.v1.ModuleVersion.created:type_name -> google.protobuf.Timestamp
-	39, // 88: nola.store.v1.ModuleVersion.manifest:type_name -> nola.store.v1.Manifest
-	47, // 89: nola.store.v1.Manifest.env:type_name -> nola.store.v1.Manifest.EnvEntry
-	40, // 90: nola.store.v1.Manifest.limits:type_name -> nola.store.v1.Limits
-	3,  // 91: nola.store.v1.ScheduleEntry.target:type_name -> nola.store.v1.Ref
-	48, // 92: nola.store.v1.ScheduleEntry.created:type_name -> google.protobuf.Timestamp
-	26, // 93: nola.store.v1.CalendarEntry.calendar:type_name -> nola.store.v1.Calendar
-	48, // 94: nola.store.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	95, // [95:95] is the sub-list for method output_type
-	95, // [95:95] is the sub-list for method input_type
-	95, // [95:95] is the sub-list for extension type_name
-	95, // [95:95] is the sub-list for extension extendee
-	0,  // [0:95] is the sub-list for field type_name
+	53, // 59: nola.store.v1.Progress.last_result_nominal:type_name -> google.protobuf.Timestamp
+	53, // 60: nola.store.v1.Progress.last_error_nominal:type_name -> google.protobuf.Timestamp
+	53, // 61: nola.store.v1.Span.first:type_name -> google.protobuf.Timestamp
+	53, // 62: nola.store.v1.Span.last:type_name -> google.protobuf.Timestamp
+	53, // 63: nola.store.v1.Exception.nominal:type_name -> google.protobuf.Timestamp
+	53, // 64: nola.store.v1.Exception.moved:type_name -> google.protobuf.Timestamp
+	53, // 65: nola.store.v1.Backfill.start:type_name -> google.protobuf.Timestamp
+	53, // 66: nola.store.v1.Backfill.end:type_name -> google.protobuf.Timestamp
+	53, // 67: nola.store.v1.Backfill.cursor:type_name -> google.protobuf.Timestamp
+	53, // 68: nola.store.v1.Backfill.ready:type_name -> google.protobuf.Timestamp
+	53, // 69: nola.store.v1.Backfill.created:type_name -> google.protobuf.Timestamp
+	53, // 70: nola.store.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
+	53, // 71: nola.store.v1.DeadLetter.nominal:type_name -> google.protobuf.Timestamp
+	53, // 72: nola.store.v1.DeadLetter.started:type_name -> google.protobuf.Timestamp
+	53, // 73: nola.store.v1.DeadLetter.failed:type_name -> google.protobuf.Timestamp
+	53, // 74: nola.store.v1.Running.nominal:type_name -> google.protobuf.Timestamp
+	53, // 75: nola.store.v1.Running.started:type_name -> google.protobuf.Timestamp
+	53, // 76: nola.store.v1.Running.retry_at:type_name -> google.protobuf.Timestamp
+	53, // 77: nola.store.v1.Counter.first:type_name -> google.protobuf.Timestamp
+	53, // 78: nola.store.v1.Counter.last:type_name -> google.protobuf.Timestamp
+	53, // 79: nola.store.v1.Occurrence.nominal:type_name -> google.protobuf.Timestamp
+	53, // 80: nola.store.v1.Occurrence.started:type_name -> google.protobuf.Timestamp
+	53, // 81: nola.store.v1.Occurrence.ended:type_name -> google.protobuf.Timestamp
+	53, // 82: nola.store.v1.Occurrence.last:type_name -> google.protobuf.Timestamp
+	53, // 83: nola.store.v1.Namespace.created:type_name -> google.protobuf.Timestamp
+	53, // 84: nola.store.v1.Namespace.updated:type_name -> google.protobuf.Timestamp
+	48, // 85: nola.store.v1.Namespace.labels:type_name -> nola.store.v1.Namespace.LabelsEntry
+	42, // 86: nola.store.v1.Namespace.limits:type_name -> nola.store.v1.Limits
+	38, // 87: nola.store.v1.Placement.rules:type_name -> nola.store.v1.PlacementRule
+	49, // 88: nola.store.v1.PlacementRule.require:type_name -> nola.store.v1.PlacementRule.RequireEntry
+	50, // 89: nola.store.v1.PlacementRule.prefer:type_name -> nola.store.v1.PlacementRule.PreferEntry
+	51, // 90: nola.store.v1.PlacementRule.avoid:type_name -> nola.store.v1.PlacementRule.AvoidEntry
+	53, // 91: nola.store.v1.ModuleVersion.created:type_name -> google.protobuf.Timestamp
+	41, // 92: nola.store.v1.ModuleVersion.manifest:type_name -> nola.store.v1.Manifest
+	52, // 93: nola.store.v1.Manifest.env:type_name -> nola.store.v1.Manifest.EnvEntry
+	42, // 94: nola.store.v1.Manifest.limits:type_name -> nola.store.v1.Limits
+	3,  // 95: nola.store.v1.ScheduleEntry.target:type_name -> nola.store.v1.Ref
+	53, // 96: nola.store.v1.ScheduleEntry.created:type_name -> google.protobuf.Timestamp
+	26, // 97: nola.store.v1.CalendarEntry.calendar:type_name -> nola.store.v1.Calendar
+	53, // 98: nola.store.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	99, // [99:99] is the sub-list for method output_type
+	99, // [99:99] is the sub-list for method input_type
+	99, // [99:99] is the sub-list for extension type_name
+	99, // [99:99] is the sub-list for extension extendee
+	0,  // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_nola_store_v1_store_proto_init() }
@@ -4607,7 +4766,7 @@ func file_nola_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_store_v1_store_proto_rawDesc), len(file_nola_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -45,6 +45,18 @@ const (
 	// ClusterServiceDrainNodeProcedure is the fully-qualified name of the ClusterService's DrainNode
 	// RPC.
 	ClusterServiceDrainNodeProcedure = "/nola.v1.ClusterService/DrainNode"
+	// ClusterServiceListLanesProcedure is the fully-qualified name of the ClusterService's ListLanes
+	// RPC.
+	ClusterServiceListLanesProcedure = "/nola.v1.ClusterService/ListLanes"
+	// ClusterServiceListPlacementRulesProcedure is the fully-qualified name of the ClusterService's
+	// ListPlacementRules RPC.
+	ClusterServiceListPlacementRulesProcedure = "/nola.v1.ClusterService/ListPlacementRules"
+	// ClusterServiceSetPlacementRuleProcedure is the fully-qualified name of the ClusterService's
+	// SetPlacementRule RPC.
+	ClusterServiceSetPlacementRuleProcedure = "/nola.v1.ClusterService/SetPlacementRule"
+	// ClusterServiceDeletePlacementRuleProcedure is the fully-qualified name of the ClusterService's
+	// DeletePlacementRule RPC.
+	ClusterServiceDeletePlacementRuleProcedure = "/nola.v1.ClusterService/DeletePlacementRule"
 	// ClusterServiceListShardsProcedure is the fully-qualified name of the ClusterService's ListShards
 	// RPC.
 	ClusterServiceListShardsProcedure = "/nola.v1.ClusterService/ListShards"
@@ -74,9 +86,19 @@ type ClusterServiceClient interface {
 	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// DrainNode has a node give its shards to the others and take none, or, with
-	// undo, take part again. It answers at once; ListNodes shows how far it is. The
-	// node forgets it when it restarts.
+	// undo, take part again. It answers at once; ListNodes shows how far it is. It
+	// holds until it is undone, also when the node restarts.
 	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
+	// ListLanes lists the logs that the nodes write, and those of nodes that have
+	// ended, as far as they are not cleared away. Stores that have none list none.
+	ListLanes(context.Context, *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error)
+	// ListPlacementRules lists the rules, in the order of their namespaces and types.
+	ListPlacementRules(context.Context, *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error)
+	// SetPlacementRule sets the rule of a namespace or type, or replaces it. It
+	// answers INVALID_ARGUMENT if no node that lives has all labels that this
+	// and the other rules require.
+	SetPlacementRule(context.Context, *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error)
+	DeletePlacementRule(context.Context, *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
@@ -130,6 +152,30 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
 			connect.WithClientOptions(opts...),
 		),
+		listLanes: connect.NewClient[v1.ListLanesRequest, v1.ListLanesResponse](
+			httpClient,
+			baseURL+ClusterServiceListLanesProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListLanes")),
+			connect.WithClientOptions(opts...),
+		),
+		listPlacementRules: connect.NewClient[v1.ListPlacementRulesRequest, v1.ListPlacementRulesResponse](
+			httpClient,
+			baseURL+ClusterServiceListPlacementRulesProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListPlacementRules")),
+			connect.WithClientOptions(opts...),
+		),
+		setPlacementRule: connect.NewClient[v1.SetPlacementRuleRequest, v1.SetPlacementRuleResponse](
+			httpClient,
+			baseURL+ClusterServiceSetPlacementRuleProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("SetPlacementRule")),
+			connect.WithClientOptions(opts...),
+		),
+		deletePlacementRule: connect.NewClient[v1.DeletePlacementRuleRequest, v1.DeletePlacementRuleResponse](
+			httpClient,
+			baseURL+ClusterServiceDeletePlacementRuleProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DeletePlacementRule")),
+			connect.WithClientOptions(opts...),
+		),
 		listShards: connect.NewClient[v1.ListShardsRequest, v1.ListShardsResponse](
 			httpClient,
 			baseURL+ClusterServiceListShardsProcedure,
@@ -165,15 +211,19 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	getCluster   *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
-	advanceTime  *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
-	listNodes    *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
-	drainNode    *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
-	listShards   *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
-	locateActor  *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
-	getUsage     *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
-	createBackup *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
-	listBackups  *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
+	getCluster          *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
+	advanceTime         *connect.Client[v1.AdvanceTimeRequest, v1.AdvanceTimeResponse]
+	listNodes           *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	drainNode           *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
+	listLanes           *connect.Client[v1.ListLanesRequest, v1.ListLanesResponse]
+	listPlacementRules  *connect.Client[v1.ListPlacementRulesRequest, v1.ListPlacementRulesResponse]
+	setPlacementRule    *connect.Client[v1.SetPlacementRuleRequest, v1.SetPlacementRuleResponse]
+	deletePlacementRule *connect.Client[v1.DeletePlacementRuleRequest, v1.DeletePlacementRuleResponse]
+	listShards          *connect.Client[v1.ListShardsRequest, v1.ListShardsResponse]
+	locateActor         *connect.Client[v1.LocateActorRequest, v1.LocateActorResponse]
+	getUsage            *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
+	createBackup        *connect.Client[v1.CreateBackupRequest, v1.CreateBackupResponse]
+	listBackups         *connect.Client[v1.ListBackupsRequest, v1.ListBackupsResponse]
 }
 
 // GetCluster calls nola.v1.ClusterService.GetCluster.
@@ -194,6 +244,26 @@ func (c *clusterServiceClient) ListNodes(ctx context.Context, req *connect.Reque
 // DrainNode calls nola.v1.ClusterService.DrainNode.
 func (c *clusterServiceClient) DrainNode(ctx context.Context, req *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
 	return c.drainNode.CallUnary(ctx, req)
+}
+
+// ListLanes calls nola.v1.ClusterService.ListLanes.
+func (c *clusterServiceClient) ListLanes(ctx context.Context, req *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error) {
+	return c.listLanes.CallUnary(ctx, req)
+}
+
+// ListPlacementRules calls nola.v1.ClusterService.ListPlacementRules.
+func (c *clusterServiceClient) ListPlacementRules(ctx context.Context, req *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error) {
+	return c.listPlacementRules.CallUnary(ctx, req)
+}
+
+// SetPlacementRule calls nola.v1.ClusterService.SetPlacementRule.
+func (c *clusterServiceClient) SetPlacementRule(ctx context.Context, req *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error) {
+	return c.setPlacementRule.CallUnary(ctx, req)
+}
+
+// DeletePlacementRule calls nola.v1.ClusterService.DeletePlacementRule.
+func (c *clusterServiceClient) DeletePlacementRule(ctx context.Context, req *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error) {
+	return c.deletePlacementRule.CallUnary(ctx, req)
 }
 
 // ListShards calls nola.v1.ClusterService.ListShards.
@@ -234,9 +304,19 @@ type ClusterServiceHandler interface {
 	// ListNodes lists the nodes that live, in the order of their names.
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// DrainNode has a node give its shards to the others and take none, or, with
-	// undo, take part again. It answers at once; ListNodes shows how far it is. The
-	// node forgets it when it restarts.
+	// undo, take part again. It answers at once; ListNodes shows how far it is. It
+	// holds until it is undone, also when the node restarts.
 	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error)
+	// ListLanes lists the logs that the nodes write, and those of nodes that have
+	// ended, as far as they are not cleared away. Stores that have none list none.
+	ListLanes(context.Context, *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error)
+	// ListPlacementRules lists the rules, in the order of their namespaces and types.
+	ListPlacementRules(context.Context, *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error)
+	// SetPlacementRule sets the rule of a namespace or type, or replaces it. It
+	// answers INVALID_ARGUMENT if no node that lives has all labels that this
+	// and the other rules require.
+	SetPlacementRule(context.Context, *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error)
+	DeletePlacementRule(context.Context, *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error)
 	// ListShards lists the shards in the order of their numbers.
 	ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error)
 	// LocateActor tells the shard of an actor and the node that owns it. It
@@ -286,6 +366,30 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceListLanesHandler := connect.NewUnaryHandler(
+		ClusterServiceListLanesProcedure,
+		svc.ListLanes,
+		connect.WithSchema(clusterServiceMethods.ByName("ListLanes")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListPlacementRulesHandler := connect.NewUnaryHandler(
+		ClusterServiceListPlacementRulesProcedure,
+		svc.ListPlacementRules,
+		connect.WithSchema(clusterServiceMethods.ByName("ListPlacementRules")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceSetPlacementRuleHandler := connect.NewUnaryHandler(
+		ClusterServiceSetPlacementRuleProcedure,
+		svc.SetPlacementRule,
+		connect.WithSchema(clusterServiceMethods.ByName("SetPlacementRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceDeletePlacementRuleHandler := connect.NewUnaryHandler(
+		ClusterServiceDeletePlacementRuleProcedure,
+		svc.DeletePlacementRule,
+		connect.WithSchema(clusterServiceMethods.ByName("DeletePlacementRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceListShardsHandler := connect.NewUnaryHandler(
 		ClusterServiceListShardsProcedure,
 		svc.ListShards,
@@ -326,6 +430,14 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceListNodesHandler.ServeHTTP(w, r)
 		case ClusterServiceDrainNodeProcedure:
 			clusterServiceDrainNodeHandler.ServeHTTP(w, r)
+		case ClusterServiceListLanesProcedure:
+			clusterServiceListLanesHandler.ServeHTTP(w, r)
+		case ClusterServiceListPlacementRulesProcedure:
+			clusterServiceListPlacementRulesHandler.ServeHTTP(w, r)
+		case ClusterServiceSetPlacementRuleProcedure:
+			clusterServiceSetPlacementRuleHandler.ServeHTTP(w, r)
+		case ClusterServiceDeletePlacementRuleProcedure:
+			clusterServiceDeletePlacementRuleHandler.ServeHTTP(w, r)
 		case ClusterServiceListShardsProcedure:
 			clusterServiceListShardsHandler.ServeHTTP(w, r)
 		case ClusterServiceLocateActorProcedure:
@@ -359,6 +471,22 @@ func (UnimplementedClusterServiceHandler) ListNodes(context.Context, *connect.Re
 
 func (UnimplementedClusterServiceHandler) DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.DrainNode is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListLanes(context.Context, *connect.Request[v1.ListLanesRequest]) (*connect.Response[v1.ListLanesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListLanes is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListPlacementRules(context.Context, *connect.Request[v1.ListPlacementRulesRequest]) (*connect.Response[v1.ListPlacementRulesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.ListPlacementRules is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) SetPlacementRule(context.Context, *connect.Request[v1.SetPlacementRuleRequest]) (*connect.Response[v1.SetPlacementRuleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.SetPlacementRule is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DeletePlacementRule(context.Context, *connect.Request[v1.DeletePlacementRuleRequest]) (*connect.Response[v1.DeletePlacementRuleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nola.v1.ClusterService.DeletePlacementRule is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) ListShards(context.Context, *connect.Request[v1.ListShardsRequest]) (*connect.Response[v1.ListShardsResponse], error) {

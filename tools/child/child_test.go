@@ -1,4 +1,4 @@
-package cassandra
+package child
 
 import (
 	"bufio"
@@ -9,12 +9,13 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
 const (
-	ownerVariable = "NOLA_CASSANDRA_OWNER" // makes the test program the owner of a child
+	ownerVariable = "NOLA_CHILD_OWNER" // makes the test program the owner of a child
 	patience      = 30 * time.Second
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 func own(outlives bool) {
 	cmd := exec.Command("sleep", "600.25")
 	cmd.Stdout = os.Stdout // open until the child has ended too
-	if _, err := spawn(cmd, outlives); err != nil {
+	if _, err := Spawn(cmd, outlives); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
@@ -79,19 +80,19 @@ func TestChildEndsWithItsOwner(t *testing.T) {
 	pid, output := killedOwner(t, false)
 	if _, err := io.ReadAll(output); err != nil {
 		t.Errorf("the child %d of a killed program still runs: %v", pid, err)
-		_, _ = stopOther(pid, "600.25")
+		_, _ = StopOther(pid, "600.25")
 	}
 }
 
 func TestDetachedChildRunsOn(t *testing.T) {
 	pid, output := killedOwner(t, true)
-	if !runs(pid, "600.25") {
+	if !Runs(pid, "600.25") {
 		t.Errorf("the detached child %d has ended with its owner", pid)
 	}
-	if ran, err := stopOther(pid, "600.75"); ran || err != nil {
+	if ran, err := StopOther(pid, "600.75"); ran || err != nil {
 		t.Errorf("a process with other arguments was stopped: %v, error %v", ran, err)
 	}
-	if ran, err := stopOther(pid, "600.25"); !ran || err != nil {
+	if ran, err := StopOther(pid, "600.25"); !ran || err != nil {
 		t.Errorf("stopped: %v, error %v", ran, err)
 	}
 	if _, err := io.ReadAll(output); err != nil {
@@ -101,22 +102,21 @@ func TestDetachedChildRunsOn(t *testing.T) {
 
 func TestStopEndsAPausedChild(t *testing.T) {
 	cmd := exec.Command("sleep", "600")
-	p, err := spawn(cmd, false)
+	p, err := Spawn(cmd, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{settings: second(), process: p}
-	if err := n.Pause(); err != nil {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		t.Error(err)
 	}
 	began := time.Now()
-	if err := n.Stop(); err != nil || time.Since(began) > stopTimeout/2 {
+	if err := p.Stop(); err != nil || time.Since(began) > stopTimeout/2 {
 		t.Errorf("stopped after %s, error %v", time.Since(began), err)
 	}
-	if err := n.Resume(); err == nil {
-		t.Error("a node that does not run was resumed")
+	if err := p.Signal(syscall.SIGCONT); err != nil {
+		t.Errorf("a signal to a child that is gone: %v", err)
 	}
-	if err := n.Stop(); err != nil {
+	if err := p.Stop(); err != nil {
 		t.Errorf("stop it again: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package cassandra
+package child
 
 import (
 	"bytes"
@@ -18,17 +18,17 @@ const (
 	stopPoll    = 20 * time.Millisecond
 )
 
-// process is a child of this program.
-type process struct {
+// Process is a child of this program. Its methods may be called at once.
+type Process struct {
 	cmd      *exec.Cmd
 	ended    chan struct{} // closed when the child is gone
 	lifeline io.Closer     // whose end is the child's end; nil if it outlives this program
 }
 
-// spawn starts a child. Unless it is to outlive this program, a watchdog kills it
+// Spawn starts a child. Unless it is to outlive this program, a watchdog kills it
 // when this program is gone, even if that was killed itself.
-func spawn(cmd *exec.Cmd, outlives bool) (*process, error) {
-	p := &process{cmd: cmd, ended: make(chan struct{})}
+func Spawn(cmd *exec.Cmd, outlives bool) (*Process, error) {
+	p := &Process{cmd: cmd, ended: make(chan struct{})}
 	// Of its own session, so that an interrupt at the terminal does not reach it:
 	// who started it ends it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -82,37 +82,44 @@ func watchdog(dog **exec.Cmd) (io.WriteCloser, error) {
 	return line, cmd.Start()
 }
 
-// stop asks the child to end, waits for it, and kills it when that takes too long.
-func (p *process) stop() error {
-	if err := errors.Join(p.signal(syscall.SIGCONT), p.signal(syscall.SIGTERM)); err != nil {
+// Ended is closed when the child is gone.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// PID is the child's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Stop asks the child to end, also if it is stopped, waits for it, and kills it
+// when that takes longer than 30 s, which is an error.
+func (p *Process) Stop() error {
+	if err := errors.Join(p.Signal(syscall.SIGCONT), p.Signal(syscall.SIGTERM)); err != nil {
 		return err
 	}
 	select {
 	case <-p.ended:
 		return nil
 	case <-time.After(stopTimeout):
-		p.kill()
+		p.Kill()
 		return fmt.Errorf("process %d did not end within %s of SIGTERM and was killed", p.cmd.Process.Pid, stopTimeout)
 	}
 }
 
-// kill ends the child as a crash would.
-func (p *process) kill() {
+// Kill ends the child as a crash would, and waits until it is gone.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended
 	<-p.ended
 }
 
-// signal sends a signal to the child, if there still is one.
-func (p *process) signal(s syscall.Signal) error {
+// Signal sends a signal to the child, if there still is one.
+func (p *Process) Signal(s syscall.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	return nil
 }
 
-// runs reports whether the process of that number has the mark among its
+// Runs reports whether the process of that number has the mark among its
 // arguments: a number alone may have been given to another program since.
-func runs(pid int, mark string) bool {
+func Runs(pid int, mark string) bool {
 	if pid <= 0 {
 		return false
 	}
@@ -123,15 +130,15 @@ func runs(pid int, mark string) bool {
 	return err == nil && bytes.Contains(args, []byte(mark))
 }
 
-// stopOther ends a process that this program did not start, and reports whether it
-// ran.
-func stopOther(pid int, mark string) (bool, error) {
-	if !runs(pid, mark) {
+// StopOther ends a process that this program did not start and that has the mark
+// among its arguments, and reports whether it ran.
+func StopOther(pid int, mark string) (bool, error) {
+	if !Runs(pid, mark) {
 		return false, nil
 	}
 	deadline := time.Now().Add(stopTimeout)
 	err := errors.Join(syscall.Kill(pid, syscall.SIGCONT), syscall.Kill(pid, syscall.SIGTERM))
-	for ; runs(pid, mark); <-time.After(stopPoll) {
+	for ; Runs(pid, mark); <-time.After(stopPoll) {
 		if err == nil && time.Now().After(deadline) {
 			err = syscall.Kill(pid, syscall.SIGKILL)
 			deadline = deadline.Add(stopTimeout)
