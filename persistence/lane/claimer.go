@@ -91,11 +91,12 @@ func (c *Claimer) Phase() ClaimPhase { return c.phase }
 func (c *Claimer) Row() ShardRow { return c.row }
 
 // LastSeq is the number of the shard's last batch in what was applied, 0 if there
-// was none: then the tables say it.
+// was none: then the tables say it. What the lane has of earlier epochs says
+// nothing, as others may have owned the shard since. The shard must be owned.
 func (c *Claimer) LastSeq() nola.Seq {
 	var last nola.Seq
 	for _, f := range c.claim.Effects {
-		if f.Batch.Epoch < c.row.Epoch {
+		if f.Batch.Epoch == c.row.Epoch-1 {
 			last = max(last, f.Batch.Seq)
 		}
 	}

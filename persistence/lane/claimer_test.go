@@ -73,6 +73,19 @@ func TestClaimAppliesThePresentEpoch(t *testing.T) {
 	}
 }
 
+// TestClaimNumbersOfEarlierEpochs claims a shard that came back to the dead lane,
+// which has committed nothing for it since: others did meanwhile, and the tables say
+// how far they came.
+func TestClaimNumbersOfEarlierEpochs(t *testing.T) {
+	from := died(t)
+	c, read := claimOf(t, from)
+	claim := step(t, c, row(read, lane.Done, lane.ShardRow{Epoch: 7, Lane: from.Lane}), 1, 0)
+	step(t, c, done(claim[0]), 0, 0)
+	if c.Phase() != lane.ClaimOwned || c.LastSeq() != 0 {
+		t.Errorf("the claim is %s, and the last batch is said to be %d", c.Phase(), c.LastSeq())
+	}
+}
+
 // TestClaimStartsAgain has the epoch move under the dead lane.
 func TestClaimStartsAgain(t *testing.T) {
 	from := died(t)
