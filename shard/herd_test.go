@@ -98,7 +98,7 @@ func TestSlowTimerHoldsUpNoOther(t *testing.T) {
 }
 
 // idlers makes actors whose SHUTDOWN takes a millisecond of a processor, and waits
-// until the moment at which all are to leave memory.
+// until half a second before all are to leave memory.
 func idlers(w *world, count int) {
 	w.code.shutdown = func() error {
 		<-time.After(time.Millisecond)
@@ -107,7 +107,7 @@ func idlers(w *world, count int) {
 	for i := range count {
 		w.must(fmt.Sprint("i", i), "inc", "")
 	}
-	<-time.After(idleAfter)
+	<-time.After(idleAfter - time.Second/2)
 }
 
 const idleAfter = 5 * time.Minute // the default of core.Limits
@@ -120,6 +120,8 @@ func TestShutdownLetsCallsThrough(t *testing.T) {
 		w.must("caller", "inc", "")
 		const count = 400
 		idlers(w, count)
+		w.must("caller", "inc", "") // nobody is kept waiting for whom nobody calls
+		<-time.After(time.Second / 2)
 		began := time.Now()
 		for time.Since(began) < 4*count*time.Millisecond/2+time.Second/10 {
 			asked := time.Now()
@@ -143,7 +145,7 @@ func TestCallHurriesShutdown(t *testing.T) {
 		w := newWorld(t, 1, func(w *world) { w.cfg.Tokens = 2 })
 		const count = 400
 		idlers(w, count)
-		<-time.After(5 * time.Millisecond)
+		<-time.After(time.Second/2 + 5*time.Millisecond)
 		before := w.code.live.Load()
 		began := time.Now()
 		if got := w.must(fmt.Sprint("i", count-1), "inc", ""); got != "2" {
