@@ -98,7 +98,7 @@ func TestSlowTimerHoldsUpNoOther(t *testing.T) {
 }
 
 // idlers makes actors whose SHUTDOWN takes a millisecond of a processor, and waits
-// until the moment at which all are to leave memory.
+// until half a second before all are to leave memory.
 func idlers(w *world, count int) {
 	w.code.shutdown = func() error {
 		<-time.After(time.Millisecond)
@@ -107,7 +107,7 @@ func idlers(w *world, count int) {
 	for i := range count {
 		w.must(fmt.Sprint("i", i), "inc", "")
 	}
-	<-time.After(idleAfter)
+	<-time.After(idleAfter - time.Second/2)
 }
 
 const idleAfter = 5 * time.Minute // the default of core.Limits
@@ -120,6 +120,8 @@ func TestShutdownLetsCallsThrough(t *testing.T) {
 		w.must("caller", "inc", "")
 		const count = 400
 		idlers(w, count)
+		w.must("caller", "inc", "") // nobody is kept waiting for whom nobody calls
+		<-time.After(time.Second / 2)
 		began := time.Now()
 		for time.Since(began) < 4*count*time.Millisecond/2+time.Second/10 {
 			asked := time.Now()
@@ -143,7 +145,7 @@ func TestCallHurriesShutdown(t *testing.T) {
 		w := newWorld(t, 1, func(w *world) { w.cfg.Tokens = 2 })
 		const count = 400
 		idlers(w, count)
-		<-time.After(5 * time.Millisecond)
+		<-time.After(time.Second/2 + 5*time.Millisecond)
 		before := w.code.live.Load()
 		began := time.Now()
 		if got := w.must(fmt.Sprint("i", count-1), "inc", ""); got != "2" {
@@ -154,6 +156,34 @@ func TestCallHurriesShutdown(t *testing.T) {
 		}
 		if before < count/2 {
 			t.Fatalf("only %d of %d actors had not left when the call came: it shows nothing", before, count)
+		}
+	})
+}
+
+// TestTimersAreNeverEarly has timers due a millisecond after one another, so that
+// the shard looks at its due index just before each: none comes before its time, and
+// with processors to spare none after it.
+func TestTimersAreNeverEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		const count = 50
+		first := time.Now().Add(time.Second)
+		for i := range count {
+			tm := nola.Timer{Name: fmt.Sprint("t", i), Operation: "inc", Due: first.Add(time.Duration(i) * time.Millisecond)}
+			if err := w.m.SetTimer(t.Context(), ref("a"), tm); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(time.Until(first) - time.Millisecond/2)
+		for i := range count + 1 {
+			want := fmt.Sprint(i)
+			if i == 0 {
+				want = ""
+			}
+			if got := w.must("a", "get", ""); got != want {
+				t.Fatalf("half a millisecond before timer %d is due the actor has counted to %q, want %q", i, got, want)
+			}
+			<-time.After(time.Millisecond)
 		}
 	})
 }

@@ -34,6 +34,10 @@ const (
 	rowTimers   = "10,000 timers due at one instant"
 	rowArm      = "set timers, 64 callers"
 	rowSteady   = "1,000 schedules every second"
+	rowSteadyAt = "1,000 schedules every second, beside calls at 30 % load"
+	rowSteadyOn = "1,000 schedules every second, beside 64 callers"
+	rowCallsAt  = "durable call at 30 % load, beside 1,000 schedules every second"
+	rowCallsOn  = "durable call, 64 callers, beside 1,000 schedules every second"
 	rowBusy     = "schedule actions, sustained"
 	rowBusyLate = "schedule actions, lateness"
 	rowCreate   = "create schedules, 64 callers"
@@ -43,6 +47,12 @@ func schedulesBlock() block {
 	return block{name: "schedules and timers", also: []string{echoMany, fsyncOne}, experiments: []experiment{
 		{rows: []row{{rowCreate, perSecond, echoMany, []target{shareOfLimit(echoMany, 0.2)}}}, run: createSchedules},
 		{rows: []row{{rowSteady, millis, "", []target{p99AtMost(50)}}}, run: steady},
+		{rows: []row{
+			{rowSteadyAt, millis, "", []target{p99AtMost(50)}},
+			{rowSteadyOn, millis, "", nil},
+			{rowCallsAt, millis, "", nil},
+			{rowCallsOn, perSecond, "", nil},
+		}, run: steadyBesideCalls},
 		{rows: []row{
 			{rowBusy, perSecond, pebbleMany, []target{shareOfLimit(pebbleMany, busyShare)}},
 			{rowBusyLate, millis, "", nil},
@@ -139,22 +149,74 @@ func steady(ctx context.Context, b *bench) (_ map[string]sample, err error) {
 		return nil, err
 	}
 	defer closing(n, &err)
-	if err := createAll(ctx, n, "s", steadySchedules, func(int) string { return `{"interval":[{"every":"1s"}]}` }); err != nil {
+	if err := createAll(ctx, n, "s", steadySchedules, everySecond); err != nil {
 		return nil, err
 	}
+	s, err := b.seconds(ctx, n, rowSteady, func(until time.Time) error { return waitUntil(ctx, until) })
+	return map[string]sample{rowSteady: s}, err
+}
+
+func everySecond(int) string { return `{"interval":[{"every":"1s"}]}` }
+
+// steadyBesideCalls fires the same schedules while others call: first at the pace
+// of the rows at 30 % load, then as fast as they are answered.
+func steadyBesideCalls(ctx context.Context, b *bench) (_ map[string]sample, err error) {
+	n, err := b.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(n, &err)
+	ids := actorNames("q", herdActors)
+	caller := calling(ctx, n.address, gatewayInc, requests(n, gatewayInc, ids, opInc), func(_, _ int, _ int64) error { return nil })
+	full, err := drive(ctx, manyCaller, max(b.each/2, time.Second/2), caller)
+	if err == nil {
+		err = full.err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := createAll(ctx, n, "s", steadySchedules, everySecond); err != nil {
+		return nil, err
+	}
+	var paced, driven *tally
+	at, err := b.seconds(ctx, n, rowSteadyAt, func(until time.Time) (err error) {
+		paced, err = pace(ctx, manyCaller, time.Until(until), full.rate()*herdShare, caller)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	on, err := b.seconds(ctx, n, rowSteadyOn, func(until time.Time) (err error) {
+		driven, err = drive(ctx, manyCaller, time.Until(until), caller)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	total, _, err := sum(ctx, n, ids)
+	if err != nil {
+		return nil, err
+	}
+	checkSum(driven, total, full, paced, driven)
+	return map[string]sample{rowSteadyAt: at, rowSteadyOn: on, rowCallsAt: latencySample(paced), rowCallsOn: rateSample(driven)}, nil
+}
+
+// seconds lets some full seconds pass, in which the steady schedules must each fire
+// once a second, while during lasts, which is told when they end.
+func (b *bench) seconds(ctx context.Context, n *node, name string, during func(until time.Time) error) (sample, error) {
 	seconds := max(int(b.each.Seconds()), steadySecondsMin)
 	from := time.Now().Add(schedulesLead).Truncate(time.Second).Add(time.Second)
 	until := from.Add(time.Duration(seconds) * time.Second)
 	if err := waitUntil(ctx, from); err != nil {
-		return nil, err
+		return sample{}, err
 	}
-	done := b.profile(ctx, n, rowSteady)
-	if err := errors.Join(waitUntil(ctx, until), done()); err != nil {
-		return nil, err
+	done := b.profile(ctx, n, name)
+	if err := errors.Join(during(until), done()); err != nil {
+		return sample{}, err
 	}
 	f, err := settled(ctx, n, "s", steadySchedules, from, until, seconds)
 	if err != nil {
-		return nil, err
+		return sample{}, err
 	}
 	t := &tally{hist: f.late, took: until.Sub(from), errors: f.failed, err: f.err}
 	if missing := steadySchedules*seconds - int(f.late.n) - f.failed; missing != 0 {
@@ -164,8 +226,8 @@ func steady(ctx context.Context, b *bench) (_ map[string]sample, err error) {
 		}
 	}
 	s := latencySample(t)
-	s.Note = fmt.Sprintf("%d of %d fired", f.late.n, steadySchedules*seconds)
-	return map[string]sample{rowSteady: s}, nil
+	s.Note = fmt.Sprintf("%d of %d fired, %d skipped", f.late.n, steadySchedules*seconds, f.skipped)
+	return s, nil
 }
 
 // firings are the occurrences of a window.
