@@ -159,3 +159,31 @@ func TestCallHurriesShutdown(t *testing.T) {
 		}
 	})
 }
+
+// TestTimersAreNeverEarly has timers due a millisecond after one another, so that
+// the shard looks at its due index just before each: none comes before its time, and
+// with processors to spare none after it.
+func TestTimersAreNeverEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		const count = 50
+		first := time.Now().Add(time.Second)
+		for i := range count {
+			tm := nola.Timer{Name: fmt.Sprint("t", i), Operation: "inc", Due: first.Add(time.Duration(i) * time.Millisecond)}
+			if err := w.m.SetTimer(t.Context(), ref("a"), tm); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(time.Until(first) - time.Millisecond/2)
+		for i := range count + 1 {
+			want := fmt.Sprint(i)
+			if i == 0 {
+				want = ""
+			}
+			if got := w.must("a", "get", ""); got != want {
+				t.Fatalf("half a millisecond before timer %d is due the actor has counted to %q, want %q", i, got, want)
+			}
+			<-time.After(time.Millisecond)
+		}
+	})
+}

@@ -154,6 +154,54 @@ func TestRunningFiringSurvivesCrash(t *testing.T) {
 	w.accounted(r, 100*time.Millisecond)
 }
 
+// TestLoneFiringSurvivesCrash crashes while a firing runs whose schedule is due again
+// in an hour only. It runs again after the crash although nobody asks for the
+// schedule meanwhile, and nothing of it comes due.
+func TestLoneFiringSurvivesCrash(t *testing.T) {
+	w := newWorld(t, 4)
+	r := w.schedule("s", "a", "gated", every(time.Hour), nola.Policy{})
+	if _, err := w.m.TriggerSchedule(context.Background(), r, "req", 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the firing runs", func() bool { return w.code.turns.Load() > 0 })
+	w.crash()
+	close(w.code.gate("firing"))
+	// Asking for the actor alone brings nothing about.
+	eventually(t, "it fires after the crash", func() bool { return w.distinct("a") == 1 })
+	info, err := w.m.GetSchedule(context.Background(), r)
+	if c := info.Progress.Counters[nola.OutcomeFired]; err != nil || c.Count != 1 {
+		t.Errorf("%d firings have an outcome, want one; %v", c.Count, err)
+	}
+}
+
+// TestFiringThatCannotStart fires at an actor without a module, and an operation that
+// the module does not have: the one outcome of each says that it did not start.
+func TestFiringThatCannotStart(t *testing.T) {
+	w := newWorld(t, 1, func(w *world) { w.cfg.Limits = core.Limits{BackoffMin: time.Millisecond} })
+	ctx := context.Background()
+	for id, target := range map[string]nola.ActorRef{
+		"module":    {Namespace: "default", Type: "missing", ID: "a"},
+		"operation": ref("a"),
+	} {
+		s := nola.Schedule{
+			Namespace: "default", ID: id, Incarnation: 1, Target: target, Operation: "no such",
+			Spec: nola.Spec{At: []time.Time{time.Now().Add(50 * time.Millisecond)}},
+		}
+		if _, err := w.m.CreateSchedule(ctx, s, ""); err != nil {
+			t.Fatal(err)
+		}
+		var info nola.ScheduleInfo
+		eventually(t, "the firing ends", func() (ended bool) {
+			var err error
+			info, err = w.m.GetSchedule(ctx, nola.ScheduleRef{Target: target, ID: id})
+			return err == nil && len(info.Recent) > 0
+		})
+		if o := info.Recent[0]; len(info.Recent) != 1 || o.Outcome != nola.OutcomeFailedStart || o.Error == "" || info.Progress.Counters[nola.OutcomeFired].Count != 0 {
+			t.Errorf("no %s: %+v, want one FAILED_START that says why", id, info.Recent)
+		}
+	}
+}
+
 func TestClockJumps(t *testing.T) {
 	var clock wallClock
 	w := newWorld(t, 4, func(w *world) { w.cfg.Now = clock.now })
@@ -192,6 +240,28 @@ func TestClockJumps(t *testing.T) {
 	n = w.distinct("a")
 	eventually(t, "it goes on when time has caught up", func() bool { return w.distinct("a") >= n+3 })
 	w.accounted(r, 100*time.Millisecond)
+}
+
+// TestDeletedActorsScheduleIsForgotten deletes an actor whose schedule is due in an
+// hour, so that memory does not hold it, and lets the hour pass: it does not fire,
+// and that of another actor does.
+func TestDeletedActorsScheduleIsForgotten(t *testing.T) {
+	var clock wallClock
+	w := newWorld(t, 1, func(w *world) { w.cfg.Now = clock.now })
+	w.must("a", "inc", "")
+	r := w.schedule("s", "a", "nominal", every(time.Hour), nola.Policy{})
+	w.schedule("s", "b", "nominal", every(time.Hour), nola.Policy{})
+	if err := w.m.DeleteActor(context.Background(), ref("a")); err != nil {
+		t.Fatal(err)
+	}
+	clock.jump(time.Hour)
+	eventually(t, "the other actor's schedule fires", func() bool { return w.distinct("b") > 0 })
+	if n := w.distinct("a"); n != 0 {
+		t.Errorf("the schedule of the deleted actor has fired %d times", n)
+	}
+	if info, err := w.m.GetSchedule(context.Background(), r); reason(err) != nola.ReasonScheduleNotFound {
+		t.Errorf("the schedule of the deleted actor: %+v, %v, want %s", info, err, nola.ReasonScheduleNotFound)
+	}
 }
 
 func TestTriggerAndPause(t *testing.T) {

@@ -169,6 +169,25 @@ func TestTheWokenGoBackToSleep(t *testing.T) {
 	}
 }
 
+// TestSleepersAreBounded wakes more actors for one turn than a shard remembers: the
+// others leave memory as a whole, and each has done what it was woken for.
+func TestSleepersAreBounded(t *testing.T) {
+	const sleepers, most = 50, 8
+	w := newWorld(t, 1, func(w *world) { w.cfg.Limits = core.Limits{AsleepMax: most} })
+	for i := range sleepers {
+		if _, err := w.m.Cast(t.Context(), &nola.Invocation{Target: ref(fmt.Sprint("s", i)), Operation: "inc"}, time.Now().Add(50*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all have had their turn", func() bool { return w.code.turns.Load() >= sleepers })
+	eventually(t, fmt.Sprintf("%d are remembered", most), func() bool { return w.m.Shards()[0].Activations == most })
+	for i := range sleepers {
+		if got := w.must(fmt.Sprint("s", i), "get", ""); got != "1" {
+			t.Errorf("s%d has counted to %q, want 1", i, got)
+		}
+	}
+}
+
 // TestDueRowsAreBounded sets many more timers within the look-ahead window than
 // memory may hold, and has them all fire, also those that were set meanwhile.
 func TestDueRowsAreBounded(t *testing.T) {
