@@ -435,3 +435,62 @@ func TestLyingStore(t *testing.T) {
 		})
 	}
 }
+
+// TestActorIsReadAtOnce counts what the server is asked when an actor wakes: once
+// for all rows of a small one, those that do not exist included.
+func TestActorIsReadAtOnce(t *testing.T) {
+	server, c := fakeServer(t, cqlfake.Config{})
+	store := open(t, c)
+	heads := acquireAll(t, store, []nola.ShardID{1})
+	small, large := nola.ActorRef{Namespace: "n", Type: "t", ID: "small"}, nola.ActorRef{Namespace: "n", Type: "t", ID: "large"}
+	b := new(persistence.Batch)
+	b.Reset(1, heads[0].Epoch, heads[0].Seq+1)
+	for i := range 20 {
+		b.PutState(large, fmt.Sprint(i), []byte("v"))
+	}
+	b.PutState(small, "a", []byte("1"))
+	b.PutState(small, "b", []byte("2"))
+	if err := store.Commit([]*persistence.Batch{b})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, c)
+	acquireAll(t, again, []nola.ShardID{1})
+	get := func(ref nola.ActorRef, key, want string) {
+		t.Helper()
+		got, found, err := (persistence.Reader{Store: again}).State(1, ref, key)
+		if err != nil || string(got) != want || found != (want != "") {
+			t.Errorf("%s of %s: %q, %v, %v; want %q", key, ref.ID, got, found, err, want)
+		}
+	}
+	asked := func(of string, most int, do func()) {
+		t.Helper()
+		before := len(server.Requests())
+		do()
+		n := 0
+		for _, r := range server.Requests()[before:] {
+			if strings.Contains(r.Statements[0], ".actor_rows") {
+				n++
+			}
+		}
+		if n > most {
+			t.Errorf("%s: the server was asked %d times, at most %d are needed", of, n, most)
+		}
+	}
+	asked("a small actor", 1, func() {
+		get(small, "a", "1")
+		get(small, "b", "2")
+		get(small, "c", "")
+	})
+	asked("an actor that does not exist", 1, func() {
+		get(nola.ActorRef{Namespace: "n", Type: "t", ID: "none"}, "a", "")
+		get(nola.ActorRef{Namespace: "n", Type: "t", ID: "none"}, "b", "")
+	})
+	asked("a large actor", 4, func() {
+		get(large, "0", "v")
+		get(large, "19", "v")
+		get(large, "no", "")
+	})
+}

@@ -41,6 +41,7 @@ type memory struct {
 	bytes   int64
 	cursor  string // where eviction goes on
 	filters map[persistence.Table][]*bucket
+	actors  map[string]*sight // by canonical bytes
 
 	first    lane.Seq  // the oldest entry of which something is not in the tables; 0: none
 	since    time.Time // when that came
@@ -65,6 +66,62 @@ type item struct {
 }
 
 const itemBytes = 96 // of an item beside key and value, about
+
+// sight is a look at all rows that the tables have of an actor.
+type sight struct {
+	known bool // all of them are in memory: what is not there does not exist
+	large bool // there are too many
+	begun uint64
+}
+
+const (
+	sightBytes = 64 // of a sight beside its key, about
+	// sightRows is how many rows an actor may have that are read at once. Each may
+	// have nola.ValueBytesMax.
+	sightRows = 8
+)
+
+// glance begins a look at an actor of which a row is missed. It answers nil if there
+// was one, or a flush changes the tables.
+func (m *memory) glance(actor string) *sight {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flushing || m.actors[actor] != nil {
+		return nil
+	}
+	s := &sight{begun: m.begun}
+	m.actors[actor] = s
+	m.grow(len(actor) + sightBytes)
+	return s
+}
+
+// seen ends a look: these are all rows, by their keys in memory, or too many. It
+// counts only if the tables stood still, as then what memory has is newer.
+func (m *memory) seen(actor string, s *sight, rows []pair, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.actors[actor] != s:
+		return
+	case err != nil || m.begun != s.begun:
+		delete(m.actors, actor)
+		m.grow(-len(actor) - sightBytes)
+		return
+	case len(rows) > sightRows:
+		s.large = true
+		return
+	}
+	s.known = true
+	for _, p := range rows {
+		key := string(p.key)
+		// Of one that somebody else reads, it does not matter how that ends.
+		if it, found := m.rows.Get(key); found && !it.loading || m.deleted(key) {
+			continue
+		}
+		m.rows.Set(key, &item{value: p.value, present: true, used: true})
+		m.grow(len(key) + len(p.value) + itemBytes)
+	}
+}
 
 // hole is a range of rows that was deleted.
 type hole struct {
@@ -96,7 +153,7 @@ type bucketWrite struct {
 const filtersMax = 3
 
 func newMemory(shard nola.ShardID, cache *atomic.Int64) *memory {
-	m := &memory{shard: shard, cache: cache, filters: map[persistence.Table][]*bucket{}, gone: map[string]lane.Timestamp{}}
+	m := &memory{shard: shard, cache: cache, filters: map[persistence.Table][]*bucket{}, actors: map[string]*sight{}, gone: map[string]lane.Timestamp{}}
 	m.idle.L = &m.mu
 	return m
 }
@@ -332,7 +389,11 @@ func (m *memory) get(table persistence.Table, key string, own []byte) (value []b
 	if m.deleted(key) {
 		return nil, false, true, nil
 	}
-	if !table.OfActor() {
+	if table.OfActor() {
+		if s := m.actors[key[1:len(key)-len(own)]]; s != nil && s.known {
+			return nil, false, true, nil
+		}
+	} else {
 		if b := m.bucket(table, own); b == nil || b.keys != nil && !b.keys.has(string(own)) {
 			return nil, false, true, nil
 		}
@@ -366,6 +427,10 @@ func (m *memory) evict(most int64) {
 	if m.bytes <= most {
 		return
 	}
+	for actor := range m.actors { // of some of them a row goes
+		m.grow(-len(actor) - sightBytes)
+	}
+	clear(m.actors)
 	type row struct {
 		key string
 		it  *item

@@ -144,8 +144,34 @@ func memoryRound(t *testing.T, r *rand.Rand) bool {
 	var late []write
 	var running *flush
 	var commits int
-	for range 120 {
-		switch r.IntN(6) {
+	type look struct {
+		actor string
+		s     *sight
+		rows  []pair
+	}
+	var looks []look // under way
+	for range 160 {
+		switch r.IntN(8) {
+		case 6: // a look at an actor begins
+			actor := string(refs[r.IntN(2)].AppendCanonical(nil))
+			if s := m.glance(actor); s != nil {
+				l := look{actor: actor, s: s}
+				for _, table := range list {
+					if prefix := string([]byte{byte(table)}) + actor; table.OfActor() {
+						l.rows = append(l.rows, db.rows(table, prefix, string(successor([]byte(prefix))))...)
+					}
+				}
+				looks = append(looks, l)
+			}
+		case 7: // and ends
+			if len(looks) > 0 {
+				var err error
+				if r.IntN(5) == 0 {
+					err = context.Canceled
+				}
+				m.seen(looks[0].actor, looks[0].s, looks[0].rows, err)
+				looks = looks[1:]
+			}
 		case 0: // a flush begins
 			if running == nil {
 				running = m.begin()

@@ -36,7 +36,15 @@ func (s *Store) Get(r persistence.Row) ([]byte, bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.readTimeout())
 	defer cancel()
-	value, present, err := s.read(ctx, r)
+	var value []byte
+	var present, found bool
+	var err error
+	if it != nil && r.Table.OfActor() {
+		value, present, found, err = s.readActor(ctx, m, r, key)
+	}
+	if !found && err == nil {
+		value, present, err = s.read(ctx, r)
+	}
 	if it != nil {
 		m.loaded(key, it, value, present, err)
 		s.evict(m)
@@ -83,6 +91,39 @@ func (s *Store) read(ctx context.Context, r persistence.Row) (value []byte, pres
 		return nil, false, nil
 	}
 	return blob(value), err == nil, err
+}
+
+// readActor reads all rows of an actor of which one is missed, as who wakes it wants
+// several. found is false if that says nothing about the row.
+func (s *Store) readActor(ctx context.Context, m *memory, r persistence.Row, key string) (value []byte, present, found bool, err error) {
+	actor := key[1 : len(key)-len(r.Key)]
+	look := m.glance(actor)
+	if look == nil {
+		return nil, false, false, nil
+	}
+	s.figures.tableReads.Add(1)
+	var rows []pair
+	err = again(ctx, func() error {
+		rows = rows[:0]
+		iter := s.bulk.query(ctx, stmtActorRead, int(r.Shard), []byte(actor), sightRows+1).Iter()
+		var table int8
+		var own, data []byte
+		for iter.Scan(&table, &own, &data) {
+			rows = append(rows, pair{key: append(append([]byte{byte(table)}, actor...), own...), value: blob(data), present: true}) //nolint:gosec // what was written
+			own, data = nil, nil
+		}
+		return iter.Close()
+	})
+	m.seen(actor, look, rows, err)
+	if err != nil {
+		return nil, false, false, err
+	}
+	for _, p := range rows {
+		if string(p.key) == key {
+			return bytes.Clone(p.value), true, true, nil
+		}
+	}
+	return nil, false, len(rows) <= sightRows, nil
 }
 
 // stretch is a range of rows in one partition.

@@ -62,17 +62,15 @@ func TestSecureCluster(t *testing.T) {
 	// The first time the keyspace is not there yet.
 	run := func(may bool) {
 		t.Helper()
-		for _, statement := range strings.Split(string(script), ";") {
-			var lines []string
-			for _, line := range strings.Split(statement, "\n") {
-				if line, _, _ = strings.Cut(line, "--"); strings.TrimSpace(line) != "" {
-					lines = append(lines, line)
-				}
-			}
-			if len(lines) == 0 {
+		var plain strings.Builder
+		for line := range strings.Lines(string(script)) {
+			line, _, _ = strings.Cut(line, "--")
+			plain.WriteString(line + " ")
+		}
+		for text := range strings.SplitSeq(plain.String(), ";") {
+			if text = strings.TrimSpace(text); text == "" {
 				continue
 			}
-			text := strings.Join(lines, " ")
 			if err := super.Query(text).Exec(); err != nil && (!may || !strings.Contains(text, "KEYSPACE nola ")) {
 				t.Fatalf("%s: %v", text, err)
 			}

@@ -55,6 +55,7 @@ const (
 	stmtActorDeleteFrom
 	stmtActorDeleteRange
 	stmtActorDeleteAll
+	stmtActorRead
 	stmtActorGet
 	stmtActorScan
 	stmtActorScanTo
@@ -168,6 +169,7 @@ var statements = [statementsEnd]struct {
 	stmtActorDeleteFrom:    {"actor delete from", plain, "DELETE FROM $.actor_rows USING TIMESTAMP ? WHERE shard = ? AND actor = ? AND tbl = ? AND k >= ?"},
 	stmtActorDeleteRange:   {"actor delete range", plain, "DELETE FROM $.actor_rows USING TIMESTAMP ? WHERE shard = ? AND actor = ? AND tbl = ? AND k >= ? AND k < ?"},
 	stmtActorDeleteAll:     {"actor delete all", plain, "DELETE FROM $.actor_rows USING TIMESTAMP ? WHERE shard = ? AND actor = ? AND tbl < ?"},
+	stmtActorRead:          {"actor read", plain, "SELECT tbl, k, v FROM $.actor_rows WHERE shard = ? AND actor = ? LIMIT ?"},
 	stmtActorGet:           {"actor get", plain, "SELECT v FROM $.actor_rows WHERE shard = ? AND actor = ? AND tbl = ? AND k = ?"},
 	stmtActorScan:          {"actor scan", plain, "SELECT k, v FROM $.actor_rows WHERE shard = ? AND actor = ? AND tbl = ? AND k >= ? LIMIT ?"},
 	stmtActorScanTo:        {"actor scan to", plain, "SELECT k, v FROM $.actor_rows WHERE shard = ? AND actor = ? AND tbl = ? AND k >= ? AND k < ? LIMIT ?"},
