@@ -323,3 +323,32 @@ func TestNestedCallThatReachesNobody(t *testing.T) {
 		t.Errorf("the turn has left %q, %v", n, err)
 	}
 }
+
+// leased is a store whose lease is over when the test says so.
+type leased struct {
+	persistence.Store
+	held *atomic.Bool
+}
+
+func (s leased) Held() bool { return s.held.Load() }
+
+// A node that is alone answers nothing from memory either once its store says that
+// the lease is over: another server may have been started in its place.
+func TestLoneNodeGoesByTheLeaseOfItsStore(t *testing.T) {
+	var held atomic.Bool
+	held.Store(true)
+	w := newWorld(t, 1, func(w *world) {
+		w.wrap = func(s persistence.Store) persistence.Store { return leased{s, &held} }
+	})
+	w.must("a", "inc", "")
+	if got := w.must("a", "get", "n"); got != "1" {
+		t.Errorf("read %q", got)
+	}
+	held.Store(false)
+	if got, err := w.invoke("a", "get", "n"); reason(err) != nola.ReasonShardMoving {
+		t.Errorf("a read answered %q, %v", got, err)
+	}
+	if got, err := w.invoke("a", "inc", ""); err != nil || got != "2" {
+		t.Errorf("a write that was committed answered %q, %v", got, err)
+	}
+}
