@@ -300,6 +300,22 @@ type recoveries struct {
 }
 
 type recovery struct {
+	ended  []lane.ID // those that have a result, oldest first
+}
+
+// recoveriesMax is how many results are kept, each with all that its lane's ring had
+// left to apply. Of a lane that is forgotten the end is read again.
+const recoveriesMax = 16
+
+// remember takes in that a lane was recovered.
+func (r *recoveries) remember(id lane.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = append(r.ended, id)
+	for len(r.ended) > recoveriesMax {
+		delete(r.byLane, r.ended[0])
+		r.ended = r.ended[1:]
+	}
 	done    chan struct{}
 	ended   lane.Ended
 	byShard map[nola.ShardID][]lane.Effects
@@ -414,12 +430,16 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 		s.changed.Wait()
 	}
 	last := t.entry
+	was := t.stopped
 	s.mu.Unlock()
 	if err := s.applyTo(ctx, own, last); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	if own.lost || own.w.State() != lane.StateOpen {
+	if err := ctx.Err(); err != nil { // a batch may be under way still
+		return err
+	}
 		s.mu.Unlock()
 		return fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
 	}
@@ -431,7 +451,7 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Phase() == lane.ReleaseKept {
-		t.stopped = false
+		t.stopped = was // a release that was sent before may still be executed
 		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
 	}
 	t.released = true
