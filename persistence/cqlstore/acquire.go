@@ -293,13 +293,10 @@ func (m *memory) start(number nola.Seq, floor lane.Timestamp) {
 	m.clock = max(m.clock, floor)
 }
 
-// recoveries are the lanes that were recovered, each once.
+// recoveries are the lanes that were recovered, each once while it is remembered.
 type recoveries struct {
-	mu     sync.Mutex // guards the field below
+	mu     sync.Mutex // guards the fields below
 	byLane map[lane.ID]*recovery
-}
-
-type recovery struct {
 	ended  []lane.ID // those that have a result, oldest first
 }
 
@@ -319,6 +316,9 @@ func (r *recoveries) remember(id lane.ID) {
 	done    chan struct{}
 	ended   lane.Ended
 	byShard map[nola.ShardID][]lane.Effects
+}
+
+type recovery struct {
 	err     error
 }
 
@@ -357,6 +357,8 @@ func (s *Store) recoverOnce(ctx context.Context, id lane.ID, may func() error) (
 			}
 			close(r.done)
 			return r, r.err
+			} else {
+				s.recover.remember(id)
 		}
 		select {
 		case <-r.done:
