@@ -148,6 +148,9 @@ func (s *Store) openLane(ctx context.Context) (*ownLane, error) {
 		s.own = fresh
 		if !s.cfg.External {
 			s.wg.Go(func() { s.keep(fresh) })
+			for s.until.Load() == 0 && !fresh.lost && ctx.Err() == nil {
+				s.changed.Wait() // what is read is trusted from the first beat on
+			}
 		}
 		s.wg.Go(func() { s.mind(fresh) })
 		s.cfg.Log.Info("lane opened", "lane", fmt.Sprintf("%x", fresh.id), "node", fresh.node, "mode", modeName(s.server.Mode), "ring", fresh.ring)
@@ -313,12 +316,12 @@ func (r *recoveries) remember(id lane.ID) {
 		delete(r.byLane, r.ended[0])
 		r.ended = r.ended[1:]
 	}
-	done    chan struct{}
-	ended   lane.Ended
-	byShard map[nola.ShardID][]lane.Effects
 }
 
 type recovery struct {
+	done    chan struct{}
+	ended   lane.Ended
+	byShard map[nola.ShardID][]lane.Effects
 	err     error
 }
 
@@ -354,11 +357,11 @@ func (s *Store) recoverOnce(ctx context.Context, id lane.ID, may func() error) (
 				s.recover.mu.Lock()
 				delete(s.recover.byLane, id)
 				s.recover.mu.Unlock()
+			} else {
+				s.recover.remember(id)
 			}
 			close(r.done)
 			return r, r.err
-			} else {
-				s.recover.remember(id)
 		}
 		select {
 		case <-r.done:
@@ -427,21 +430,21 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 		return err
 	}
 	s.mu.Lock()
+	was := t.stopped
 	t.stopped = true
 	for t.pending != 0 && !own.lost && ctx.Err() == nil {
 		s.changed.Wait()
 	}
 	last := t.entry
-	was := t.stopped
 	s.mu.Unlock()
+	if err := ctx.Err(); err != nil { // a batch may be under way still
+		return err
+	}
 	if err := s.applyTo(ctx, own, last); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	if own.lost || own.w.State() != lane.StateOpen {
-	if err := ctx.Err(); err != nil { // a batch may be under way still
-		return err
-	}
 		s.mu.Unlock()
 		return fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
 	}

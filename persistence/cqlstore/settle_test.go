@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
@@ -105,4 +106,46 @@ func TestRefusedReleaseAfterALostOne(t *testing.T) {
 	}
 	s.Inject(nil)
 	s.Release()
+}
+
+// TestLeaseIsHeld wants the lease to be held from Acquire on, and no longer than the
+// cluster takes beats: others take the shards then, whatever is still in memory.
+func TestLeaseIsHeld(t *testing.T) {
+	s, c := fakeServer(t, cqlfake.Config{})
+	c.Lease = time.Second
+	store := open(t, c)
+	if store.Held() {
+		t.Error("a lease is held before there is a lane")
+	}
+	if _, err := store.Acquire(t.Context(), []nola.ShardID{1}); err != nil {
+		t.Fatal(err)
+	}
+	if !store.Held() {
+		t.Error("no lease is held with a shard that was acquired")
+	}
+	s.Inject(func(r cqlfake.Request) cqlfake.Fault {
+		if strings.Contains(r.Statements[0], "INSERT INTO nola.nodes") {
+			return cqlfake.LostThenTimeout
+		}
+		return cqlfake.None
+	})
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ; store.Held(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("the lease is held though the cluster takes no beats")
+		}
+	}
+	s.Inject(nil)
+	// The lane is given up a moment later; an Acquire before that finds the old one.
+	for ; !store.Held(); <-tick.C {
+		if _, err := store.Acquire(t.Context(), []nola.ShardID{1}); time.Now().After(deadline) {
+			t.Fatalf("no other lease is held, error %v", err)
+		}
+	}
+	store.Renounce()
+	if store.Held() {
+		t.Error("the lease is held after it was given up")
+	}
 }
