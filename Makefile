@@ -17,7 +17,7 @@ TINYGO_VERSION      := 0.41.0
 BENCHSTAT_VERSION   := v0.0.0-20260908200009-22c9c6c9d4da
 
 # What a caller may set.
-ARGS      ?=#         flags of `nolad dev` for run, of tools/cluster/cmd for run-cluster, of tools/bench for bench, bench-herd and bench-peers
+ARGS      ?=#         flags of `nolad dev` for run, of tools/cluster/cmd for run-cluster, of tools/bench for bench, bench-herd, bench-peers and bench-cluster
 TESTFLAGS ?=#         flags of every `go test`, for example -v or -json
 NODES     ?= 1#       nodes of the local Cassandra: 1 or 3
 KEEP      ?=#         not empty: `make cassandra` starts with the data of the last run
@@ -44,7 +44,7 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
 CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore tools/cluster
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.
@@ -120,9 +120,10 @@ race: guests ## run the concurrent packages under the race detector, TestConcurr
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
-crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, and schedules in every time zone
+crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, ten million turns in each other's slots, and schedules in every time zone
 	@$(call absent,$(CRASH_PACKAGES))
 	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
+	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^TestConcurrent(Canary|RandomStreams)$$' ./wasmhost)
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 
 .PHONY: test-cassandra
@@ -163,6 +164,10 @@ bench-herd: build guests ## measure a million schedules due at one instant, with
 .PHONY: bench-peers
 bench-peers: build guests ## measure other products beside ours, with the same client
 	go run ./tools/bench peers $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: build guests ## measure three servers on three nodes of Cassandra, also while they are killed, drained and restarted
+	go run ./tools/bench cluster -kills 20 -drains 4 -restarts 2 $(ARGS)
 
 # Each slice is some benchmarks and how long, or how often, one runs; ten times.
 WASM_SLICES := Warm:100ms HostCall:100ms Crossing:100ms Slot:100ms Wake:100ms InstanceBytes:1x Dormant:1000000x Runaway:20x Collection:20x

@@ -70,19 +70,51 @@ func (c *Client) Invoke(ctx context.Context, ref nola.ActorRef, operation string
 		req := &nolav1.InvokeRequest{
 			Actor: refMessage(ref), Operation: operation, Payload: payload, IdempotencyKey: call.key.User, Session: session,
 		}
-		if deadline, ok := ctx.Deadline(); ok {
-			left := time.Until(deadline)
-			left -= min(left/answerMarginPart, answerMarginMax)
-			if left <= 0 {
-				return context.DeadlineExceeded
-			}
-			req.Timeout = durationpb.New(min(left, nola.CallTimeoutMax))
+		var err error
+		if req.Timeout, err = timeoutOf(ctx); err != nil {
+			return err
 		}
 		res, err := c.Actors.Invoke(ctx, connect.NewRequest(req))
 		if err != nil {
 			return err
 		}
 		result = nola.Result{Payload: res.Msg.GetPayload(), Replayed: res.Msg.GetReplayed()}
+		copy(result.ID[:], res.Msg.GetInvocationId())
+		return nil
+	})
+	return result, err
+}
+
+// timeoutOf is how long the server may take for a call, nil if ctx does not end.
+func timeoutOf(ctx context.Context) (*durationpb.Duration, error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return nil, nil
+	}
+	left := time.Until(deadline)
+	left -= min(left/answerMarginPart, answerMarginMax)
+	if left <= 0 {
+		return nil, context.DeadlineExceeded
+	}
+	return durationpb.New(min(left, nola.CallTimeoutMax)), nil
+}
+
+// Create makes an actor, which keeps init for its guest, and answers once that is
+// durable. ALREADY_EXISTS says that there is one which this call has not made. The
+// result has no payload. Create retries as Invoke does.
+func (c *Client) Create(ctx context.Context, ref nola.ActorRef, init []byte, opts ...CallOption) (nola.Result, error) {
+	var result nola.Result
+	err := c.do(ctx, ref, opts, func(ctx context.Context, call *call, session *nolav1.SessionKey) error {
+		req := &nolav1.CreateActorRequest{Actor: refMessage(ref), InitPayload: init, IdempotencyKey: call.key.User, Session: session}
+		var err error
+		if req.Timeout, err = timeoutOf(ctx); err != nil {
+			return err
+		}
+		res, err := c.Actors.CreateActor(ctx, connect.NewRequest(req))
+		if err != nil {
+			return err
+		}
+		result = nola.Result{Replayed: res.Msg.GetReplayed()}
 		copy(result.ID[:], res.Msg.GetInvocationId())
 		return nil
 	})

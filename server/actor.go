@@ -391,10 +391,11 @@ func (a *actors) ListActors(_ context.Context, req *connect.Request[nolav1.ListA
 }
 
 func (a *actors) PassivateActor(ctx context.Context, req *connect.Request[nolav1.PassivateActorRequest]) (*connect.Response[nolav1.PassivateActorResponse], error) {
-	if err := a.s.cfg.Shards.PassivateActor(ctx, refOf(req.Msg.GetActor())); err != nil {
+	passivated, err := a.s.cfg.Shards.PassivateActor(ctx, refOf(req.Msg.GetActor()))
+	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&nolav1.PassivateActorResponse{Passivated: true}), nil
+	return connect.NewResponse(&nolav1.PassivateActorResponse{Passivated: passivated}), nil
 }
 
 func (a *actors) DeleteActor(ctx context.Context, req *connect.Request[nolav1.DeleteActorRequest]) (*connect.Response[nolav1.DeleteActorResponse], error) {

@@ -54,15 +54,16 @@ func (b *bell) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
 	return b.instance.Invoke(t, h)
 }
 
-// unswept is a store of which nobody can list the schedules of shop, as whoever
-// removes what the namespace holds does first, until swept is closed.
+// unswept is a store of which nobody can list the namespaces, nor the schedules of
+// shop, as whoever removes what the namespace holds does first, until swept is
+// closed. So nothing hides what the delete itself forgot.
 type unswept struct {
 	persistence.Store
 	closed, swept chan struct{}
 }
 
 func (s unswept) CatalogList(ctx context.Context, space persistence.Space, prefix, after string, limit int) ([]persistence.CatalogEntry, error) {
-	if space == persistence.SpaceSchedule && strings.HasPrefix(prefix, "shop") {
+	if space == persistence.SpaceNamespace || space == persistence.SpaceSchedule && strings.HasPrefix(prefix, "shop") {
 		select {
 		case <-s.closed:
 			select {

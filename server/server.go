@@ -37,7 +37,7 @@ type Shards interface {
 	// DescribeActor describes an actor that exists or is in memory.
 	DescribeActor(ctx context.Context, ref nola.ActorRef) (nola.ActorInfo, error)
 	// PassivateActor takes an actor out of memory.
-	PassivateActor(ctx context.Context, ref nola.ActorRef) error
+	PassivateActor(ctx context.Context, ref nola.ActorRef) (bool, error)
 	// CompleteInvocation answers a deferred invocation, once.
 	CompleteInvocation(ctx context.Context, ref nola.ActorRef, c nola.Completion) (nola.InvocationID, error)
 	// SetTimer sets a timer of an actor, or replaces it.

@@ -258,7 +258,7 @@ func TestDeferredFiringRunsUntilCompleted(t *testing.T) {
 		}
 		w.crash()
 	}
-	if err := w.m.PassivateActor(context.Background(), ref("job")); err != nil {
+	if _, err := w.m.PassivateActor(context.Background(), ref("job")); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.complete("job", token, "done"); err != nil {

@@ -96,3 +96,64 @@ func TestSlowTimerHoldsUpNoOther(t *testing.T) {
 		}
 	})
 }
+
+// idlers makes actors whose SHUTDOWN takes a millisecond of a processor, and waits
+// until the moment at which all are to leave memory.
+func idlers(w *world, count int) {
+	w.code.shutdown = func() error {
+		<-time.After(time.Millisecond)
+		return nil
+	}
+	for i := range count {
+		w.must(fmt.Sprint("i", i), "inc", "")
+	}
+	<-time.After(idleAfter)
+}
+
+const idleAfter = 5 * time.Minute // the default of core.Limits
+
+// TestShutdownLetsCallsThrough has 400 actors leave memory at one instant, and calls
+// of others meanwhile: there is always a processor for them.
+func TestShutdownLetsCallsThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, func(w *world) { w.cfg.Tokens = 2 })
+		w.must("caller", "inc", "")
+		const count = 400
+		idlers(w, count)
+		began := time.Now()
+		for time.Since(began) < 4*count*time.Millisecond/2+time.Second/10 {
+			asked := time.Now()
+			w.must("caller", "inc", "")
+			if took := time.Since(asked); took > 0 {
+				t.Fatalf("a call %s after the others began to leave waited for %s", asked.Sub(began), took)
+			}
+			<-time.After(time.Millisecond)
+		}
+		if n := w.code.live.Load(); n != 1 {
+			t.Errorf("%d instances are left, want that of the actor that is called", n)
+		}
+	})
+}
+
+// TestCallHurriesShutdown calls the last of many actors that leave memory at one
+// instant. Its SHUTDOWN is queued behind those of all others, for which the call
+// does not wait.
+func TestCallHurriesShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(w *world) { w.cfg.Tokens = 2 })
+		const count = 400
+		idlers(w, count)
+		<-time.After(5 * time.Millisecond)
+		before := w.code.live.Load()
+		began := time.Now()
+		if got := w.must(fmt.Sprint("i", count-1), "inc", ""); got != "2" {
+			t.Errorf("the actor has counted to %q, want 2", got)
+		}
+		if took := time.Since(began); took > 10*time.Millisecond {
+			t.Errorf("the call waited for %s; %d of %d actors had not left when it came", took, before, count)
+		}
+		if before < count/2 {
+			t.Fatalf("only %d of %d actors had not left when the call came: it shows nothing", before, count)
+		}
+	})
+}

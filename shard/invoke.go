@@ -405,10 +405,11 @@ func (m *Manager) DescribeActor(ctx context.Context, ref nola.ActorRef) (nola.Ac
 	return info, err
 }
 
-// PassivateActor takes an actor out of memory, behind what waits in its mailbox.
-func (m *Manager) PassivateActor(ctx context.Context, ref nola.ActorRef) error {
-	_, err := m.control(ctx, core.Passivate, ref)
-	return err
+// PassivateActor takes an actor out of memory, behind what waits in its mailbox. It
+// reports whether the actor was there.
+func (m *Manager) PassivateActor(ctx context.Context, ref nola.ActorRef) (bool, error) {
+	info, err := m.control(ctx, core.Passivate, ref)
+	return info.Active, err
 }
 
 // DeleteActor removes an actor with its state, timers, reminders and the

@@ -125,7 +125,7 @@ func memoryCutRun(t *testing.T, types map[string]nola.Module) (cuts []memoryCut,
 				t.Fatal("it did not fail")
 			}
 		case 5:
-			if err := w.m.PassivateActor(context.Background(), to); err != nil {
+			if _, err := w.m.PassivateActor(context.Background(), to); err != nil {
 				t.Fatal(err)
 			}
 		case 6:

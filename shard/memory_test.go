@@ -180,7 +180,7 @@ func TestMemoryIsKept(t *testing.T) {
 	w.must("a", "write", "1=one")
 	w.must("a", "write", "2=two 1=uno")
 	const want = "1=uno 2=two"
-	if err := w.m.PassivateActor(context.Background(), ref("a")); err != nil {
+	if _, err := w.m.PassivateActor(context.Background(), ref("a")); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.must("a", "read", ""); got != want {

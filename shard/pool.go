@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -44,6 +45,12 @@ const taskPatience = 10 * time.Millisecond
 const (
 	dueSlice   = time.Millisecond // of work on what is due, before a rest as long
 	dueRestMax = 5 * time.Millisecond
+	// dueCrowded is how long a goroutine that is ready waits for a processor when
+	// there are too few for all, such as while the collector or a compaction of the
+	// store is at work. Then a rest is taken again, dueCrowdedRestMax at most, so that
+	// calls have what there is.
+	dueCrowded        = 300 * time.Microsecond
+	dueCrowdedRestMax = 10 * time.Millisecond
 )
 
 // task is one of: an input to be stepped, a turn to be run, a load to be filled,
@@ -377,7 +384,8 @@ func (p *pool) work() {
 }
 
 // rest lets others have the processor, and the goroutine's place in the pool, if
-// somebody calls. What is due waits meanwhile.
+// somebody calls: for d, or for longer while there are too few processors. What is
+// due waits meanwhile.
 func (p *pool) rest(d time.Duration) {
 	if !p.m.called() {
 		return
@@ -388,13 +396,35 @@ func (p *pool) rest(d time.Duration) {
 	p.mu.Unlock()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-p.m.ctx.Done():
+	for rested := d; ; rested += d {
+		select {
+		case <-timer.C:
+		case <-p.m.ctx.Done():
+		}
+		if d = restAgain(rested, queued()); d == 0 {
+			break
+		}
+		timer.Reset(d)
 	}
 	p.mu.Lock()
 	p.active++
 	p.mu.Unlock()
+}
+
+// restAgain is for how long to rest once more after so much rest, if a goroutine
+// that was ready has waited so long for a processor; 0: it is enough.
+func restAgain(rested, waited time.Duration) time.Duration {
+	if waited < dueCrowded || rested >= dueCrowdedRestMax {
+		return 0
+	}
+	return min(max(dueSlice, waited), dueCrowdedRestMax-rested)
+}
+
+// queued is how long the goroutine waits for a processor behind all that are ready.
+func queued() time.Duration {
+	began := time.Now()
+	runtime.Gosched()
+	return time.Since(began)
 }
 
 // yield gives back r's share of dueMax, if it has one. The mutex is held.

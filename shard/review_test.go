@@ -65,7 +65,7 @@ func TestReviewCloseWhileActorsLeave(t *testing.T) {
 	}
 	w.must("a", "inc", "")
 	passivated := make(chan error, 1)
-	go func() { passivated <- w.m.PassivateActor(context.Background(), ref("a")) }()
+	go func() { _, err := w.m.PassivateActor(context.Background(), ref("a")); passivated <- err }()
 	eventually(t, "SHUTDOWN runs", shutting.Load)
 	closed := make(chan struct{})
 	m := w.m
@@ -82,7 +82,7 @@ func TestReviewFencedAnswersOrders(t *testing.T) {
 	go func() { _, _ = w.invoke("a", "wait", "g") }()
 	eventually(t, "the turn runs", func() bool { return w.code.turns.Load() >= 1 })
 	ordered := make(chan error, 2)
-	go func() { ordered <- w.m.PassivateActor(context.Background(), ref("a")) }()
+	go func() { _, err := w.m.PassivateActor(context.Background(), ref("a")); ordered <- err }()
 	go func() { ordered <- w.m.DeleteActor(context.Background(), ref("a")) }()
 	eventually(t, "the orders wait", func() bool {
 		info, err := w.m.DescribeActor(context.Background(), ref("a"))
@@ -235,7 +235,7 @@ func TestReviewPassivationWaitsForKeys(t *testing.T) {
 	answer := make(chan error, 1)
 	go func() { _, err := w.keyed("a", "inc", "", nola.Key{User: "k"}); answer <- err }()
 	<-slow.reading
-	if err := w.m.PassivateActor(context.Background(), ref("a")); err != nil {
+	if _, err := w.m.PassivateActor(context.Background(), ref("a")); err != nil {
 		t.Error(err)
 	}
 	close(slow.release)

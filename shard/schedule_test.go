@@ -176,6 +176,15 @@ func TestClockJumps(t *testing.T) {
 	if res, err := w.keyed("k", "inc", "", key); err == nil && !res.Replayed || err != nil && reason(err) != nola.ReasonKeyExpired {
 		t.Errorf("the keyed call after the jumps: %+v %v, it must not run again", res, err)
 	}
+	// A look at the schedule while its cursor lies ahead of the clock.
+	etag := uint64(1)
+	for _, paused := range []bool{true, false} {
+		info, err := w.m.UpdateSchedule(context.Background(), r, nola.ScheduleChange{ETag: etag, Paused: &paused})
+		if err != nil {
+			t.Fatal(err)
+		}
+		etag = info.Schedule.ETag
+	}
 	w.crash()
 	w.distinct("a")
 	w.accounted(r, 100*time.Millisecond)

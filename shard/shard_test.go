@@ -9,10 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nolaproject/nola"
+	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/faultstore"
 	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/shard/core"
 )
@@ -160,6 +163,51 @@ func TestTurnReadsItsOwnWrites(t *testing.T) {
 	}
 }
 
+// TestTurnSeesWhatIsNotDurable: while the commit of turns before is under way, the
+// next one reads and lists what they left, over what is stored.
+func TestTurnSeesWhatIsNotDurable(t *testing.T) {
+	var armed atomic.Bool
+	listed := make(chan struct{})
+	w := newWorld(t, 4, func(w *world) {
+		w.wrap = func(s persistence.Store) persistence.Store {
+			return faultstore.New(s, faultstore.Plan{Delay: func(int) {
+				if armed.Load() {
+					<-listed
+				}
+			}})
+		}
+	})
+	for _, put := range []string{"k1|stored", "k2|stored", "k3|stored"} {
+		w.must("a", "put", put)
+	}
+	w.crash()
+	w.must("a", "get", "k1") // it is loaded
+	armed.Store(true)
+	before := w.code.turns.Load()
+	results := make(chan string, 4)
+	for _, in := range [][2]string{{"put", "k2|new"}, {"put", "k0|new"}, {"del", "k3"}, {"list", "k|9"}} {
+		inv := &nola.Invocation{Target: ref("a"), Operation: in[0], Payload: []byte(in[1])}
+		err := w.m.Begin(t.Context(), inv, func(r nola.Result, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			results <- string(r.Payload)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all four turns have begun before any commit ends", func() bool { return w.code.turns.Load() >= before+4 })
+	close(listed)
+	got := make(map[string]bool)
+	for range cap(results) {
+		got[<-results] = true
+	}
+	if want := "k0=new k1=stored k2=new false"; !got[want] {
+		t.Errorf("the answers are %v, want a list %q", got, want)
+	}
+}
+
 func sessionKey(seq uint64) nola.Key {
 	return nola.Key{Session: nola.SessionID{7}, Seq: seq, AckedBelow: 0, FirstAttempt: time.Now()}
 }
@@ -192,6 +240,10 @@ func TestKeysRecogniseRetries(t *testing.T) {
 			if err != nil || info.State != nola.InvocationSucceeded || string(info.Payload) != "1" {
 				t.Errorf("GetInvocation: %+v %v", info, err)
 			}
+			info, err = w.m.GetInvocation(context.Background(), ref("a"), first.ID, nola.Key{})
+			if err != nil || info.State != nola.InvocationSucceeded || string(info.Payload) != "1" {
+				t.Errorf("GetInvocation by its id: %+v %v", info, err)
+			}
 			// A guest's error is an outcome, and is remembered.
 			bad := key
 			bad.Seq++
@@ -205,6 +257,10 @@ func TestKeysRecogniseRetries(t *testing.T) {
 			r, err := w.keyed("a", "fail", "", bad)
 			if reason(err) != nola.ReasonGuestError || w.code.turns.Load() != turns {
 				t.Errorf("fail again: %+v %v, it must not run again", r, err)
+			}
+			info, err = w.m.GetInvocation(context.Background(), ref("a"), nola.InvocationID{}, bad)
+			if err != nil || info.State != nola.InvocationFailed || info.Err == nil || info.Err.Message != "as asked" {
+				t.Errorf("GetInvocation of the failure: %+v %v", info, err)
 			}
 		})
 	}
@@ -292,6 +348,9 @@ func TestRetryWaitsForTheFirst(t *testing.T) {
 	info, err := w.m.GetInvocation(context.Background(), ref("a"), nola.InvocationID{}, key)
 	if err != nil || info.State != nola.InvocationPending {
 		t.Errorf("GetInvocation while it runs: %+v %v", info, err)
+	}
+	if r, err := w.keyed("a", "waitinc", "other", key); reason(err) != nola.ReasonKeyReused {
+		t.Errorf("another payload while it runs: %+v %v, want KEY_REUSED", r, err)
 	}
 	close(w.code.gate("g"))
 	a, b := <-results, <-results
@@ -560,6 +619,72 @@ func TestRetriedTurnRepeatsNoNestedCall(t *testing.T) {
 	}
 }
 
+// TestTurnRetriedMuchLaterRepeatsNoNestedCall: the node dies under a turn that has
+// called another actor, and what brought the turn about is tried again hours later:
+// the answers of its calls are found although they are filed by time.
+func TestTurnRetriedMuchLaterRepeatsNoNestedCall(t *testing.T) {
+	for name, tt := range map[string]struct {
+		key   nola.Key
+		cast  bool
+		delay time.Duration
+		later time.Duration
+	}{
+		"user key":     {key: nola.Key{User: "u"}, later: 5 * time.Hour},
+		"session key":  {key: nola.Key{Session: nola.SessionID{5}, Seq: 1}, later: 9 * time.Minute},
+		"cast":         {cast: true, later: 5 * time.Hour},
+		"delayed cast": {cast: true, delay: time.Millisecond, later: 5 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The keys of nested calls are filed by the hour: the retry comes in another one.
+			start := time.Now().Truncate(time.Hour).Add(time.Hour + 55*time.Minute)
+			var ahead atomic.Int64 // how far the clock is
+			ahead.Store(int64(time.Until(start)))
+			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			w := newWorld(t, 16, func(w *world) { w.cfg.Now = now })
+			w.must("warm", "get", "")
+			if !tt.key.IsUser() {
+				tt.key.FirstAttempt = now()
+			}
+			bring := func() chan nola.Result {
+				inv := &nola.Invocation{Target: ref("a"), Operation: "callwait", Payload: []byte("b|inc|g"), Key: tt.key}
+				done := make(chan nola.Result, 1)
+				if tt.cast {
+					inv.Key = nola.Key{}
+					var due time.Time
+					if tt.delay > 0 {
+						due = now().Add(tt.delay)
+					}
+					if _, err := w.m.Cast(t.Context(), inv, due); err != nil {
+						t.Fatal(err)
+					}
+					return nil
+				}
+				go func() {
+					r, _ := w.m.Invoke(context.Background(), inv)
+					done <- r
+				}()
+				return done
+			}
+			answered := bring()
+			eventually(t, "the nested call is durable", func() bool { return w.must("b", "get", "") == "1" })
+			w.crash()
+			if answered != nil {
+				<-answered
+			}
+			ahead.Add(int64(tt.later))
+			w.must("b", "get", "") // the shard of b knows the new time
+			close(w.code.gate("g"))
+			if !tt.cast {
+				bring()
+			}
+			eventually(t, "the turn ends well", func() bool { return w.must("a", "get", "got") != "" })
+			if got := w.must("a", "get", "got") + " " + w.must("b", "get", ""); got != "1 1" {
+				t.Errorf("the reply and the count are %q, want \"1 1\": the nested call must not run twice", got)
+			}
+		})
+	}
+}
+
 // where is what the metadata of an error say about the place of the call.
 func where(err error) string {
 	var e *nola.Error
@@ -652,6 +777,20 @@ func TestPassivation(t *testing.T) {
 		if got := w.must(fmt.Sprint(i), "inc", ""); got != "2" {
 			t.Errorf("actor %d answers %s, want 2", i, got)
 		}
+	}
+}
+
+func TestPassivateActor(t *testing.T) {
+	w := newWorld(t, 4)
+	w.must("a", "inc", "")
+	for _, want := range []bool{true, false} {
+		if was, err := w.m.PassivateActor(t.Context(), ref("a")); err != nil || was != want {
+			t.Errorf("passivate: it was in memory %v, %v; want %v", was, err, want)
+		}
+		eventually(t, "the actor leaves", func() bool { return w.code.live.Load() == 0 })
+	}
+	if got := w.must("a", "memory", "") + w.must("a", "inc", ""); got != "12" {
+		t.Errorf("turns of the instance and the count are %q, want \"12\": a fresh instance, and committed state", got)
 	}
 }
 

@@ -54,7 +54,7 @@ func TestTurnsCostTheSame(t *testing.T) {
 				}
 				sleep := func(id string) func() {
 					return func() {
-						if err := w.m.PassivateActor(context.Background(), ref(id)); err != nil {
+						if _, err := w.m.PassivateActor(context.Background(), ref(id)); err != nil {
 							t.Error(err)
 						}
 					}

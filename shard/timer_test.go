@@ -109,7 +109,7 @@ func TestShutdownThatSetsAReminder(t *testing.T) {
 		return h.SetReminder(nola.Reminder{Name: "later", Operation: "inc", Spec: nola.Spec{Interval: []nola.Interval{{Every: time.Hour}}}})
 	}
 	w.must("a", "inc", "")
-	if err := w.m.PassivateActor(context.Background(), ref("a")); err != nil {
+	if _, err := w.m.PassivateActor(context.Background(), ref("a")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the actor has left memory", func() bool {

@@ -38,7 +38,7 @@ func TestUsageIsWhatTurnsCost(t *testing.T) {
 				op := []string{"inc", "echo", "nope"}[n%3]
 				_, _ = w.m.Invoke(context.Background(), &nola.Invocation{Target: to, Operation: op})
 				if n%11 == 0 {
-					if err := w.m.PassivateActor(context.Background(), to); err != nil {
+					if _, err := w.m.PassivateActor(context.Background(), to); err != nil {
 						t.Error(err)
 					}
 				}

@@ -362,6 +362,15 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			return "", err
 		}
 		return in.run("call", arg, h)
+	case "callwait": // id|op|gate: calls, then waits
+		reply, err := in.run("call", at(0)+"|"+at(1), h)
+		if err != nil {
+			return "", err
+		}
+		if _, err := in.run("wait", at(2), h); err != nil {
+			return "", err
+		}
+		return reply, h.Put([]byte("got"), []byte(reply))
 	case "calltwo": // id|op|id|op: one after the other
 		if _, err := in.run("call", at(0)+"|"+at(1), h); err != nil {
 			return "", err

@@ -193,7 +193,10 @@ func (r *Runtime) revive(ctx context.Context, c *compiled, d *derived) error {
 	}
 	c.code = code
 	c.shape = &parsed{imports: d.Imports, elements: d.TableElements, segments: d.Segments, memory: limits{min: d.MemoryMin, max: d.MemoryMax}}
-	c.layout = &layout{globals: d.Globals, elements: elementsOf(d.Elements)}
+	c.layout = &layout{elements: elementsOf(d.Elements)}
+	for _, number := range d.Globals {
+		c.layout.add(number)
+	}
 	c.image = &image{bytes: d.Image, globals: d.Values, depth: d.Depth, monotonic: d.Monotonic, generators: d.Generators}
 	c.image.share(r)
 	c.image.name(c)

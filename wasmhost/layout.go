@@ -12,6 +12,7 @@ const globalsResetMax = 256
 // what came of it as an image, and gives every instance a copy.
 type layout struct {
 	globals  []uint32  // the mutable ones
+	exported []string  // their names, once metered
 	elements []element // of tables; none if the engine places them
 	data     []segment
 	start    uint32
@@ -24,7 +25,11 @@ type segment struct {
 	bytes []byte
 }
 
-func globalExport(number uint32) string { return globalExportPrefix + strconv.Itoa(int(number)) }
+// add adds a mutable global.
+func (l *layout) add(number uint32) {
+	l.globals = append(l.globals, number)
+	l.exported = append(l.exported, globalExportPrefix+strconv.Itoa(int(number)))
+}
 
 // exports is the number of exports that the layout needs.
 func (l *layout) exports() int {
@@ -64,7 +69,7 @@ func (m *parsed) readGlobals(l *layout) bool {
 		if typ < typeF64 || len(l.globals) == globalsResetMax {
 			return false
 		}
-		l.globals = append(l.globals, uint32(i))
+		l.add(uint32(i))
 	}
 	return true
 }

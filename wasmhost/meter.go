@@ -223,8 +223,8 @@ func (w *meterer) exportSection(old []byte) ([]byte, error) {
 	}
 	b = append(appendName(b, depthExport), kindGlobal)
 	b = appendUnsigned(b, w.depth)
-	for _, g := range w.layout.globals {
-		b = append(appendName(b, globalExport(g)), kindGlobal)
+	for n, g := range w.layout.globals {
+		b = append(appendName(b, w.layout.exported[n]), kindGlobal)
 		b = appendUnsigned(b, uint64(g))
 	}
 	if w.layout.hasStart {

@@ -70,7 +70,7 @@ func (r *Runtime) acquire(i *instance) (*slot, error) {
 // release gives a slot back. It is kept if it could be set back to the image.
 func (r *Runtime) release(s *slot, keep bool) {
 	c := s.code
-	keep = keep && s.reset()
+	keep = keep && s.held.Load() <= r.config.IdleBytesMax && s.reset()
 	if !keep {
 		s.close()
 		r.slotsDropped.Add(1)
@@ -231,8 +231,8 @@ func (s *slot) instantiate() error {
 	}
 	s.depth = m.ExportedGlobal(depthExport).(api.MutableGlobal)
 	s.globals = make([]api.MutableGlobal, len(l.globals))
-	for n, g := range l.globals {
-		s.globals[n] = m.ExportedGlobal(globalExport(g)).(api.MutableGlobal)
+	for n, name := range l.exported {
+		s.globals[n] = m.ExportedGlobal(name).(api.MutableGlobal)
 	}
 	return nil
 }

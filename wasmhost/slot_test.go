@@ -204,7 +204,7 @@ func TestActorsShareNoRandomStream(t *testing.T) {
 func TestConcurrentRandomStreams(t *testing.T) {
 	lives := 8_000 / hostSlowdown
 	if os.Getenv("NOLA_SLOW") != "" {
-		lives = 500_000 / hostSlowdown
+		lives = 200_000 / hostSlowdown
 	}
 	const (
 		actors = 4

@@ -65,7 +65,7 @@ type turn struct {
 
 	hostCalls, casts, timers int
 	clock                    clock
-	random                   *rand.ChaCha8 // of the initialisers
+	random                   *rand.ChaCha8 // of the initialisers; nil until they draw
 	drawn                    bool          // the turn's random stream was begun
 	log                      log
 }
@@ -128,7 +128,6 @@ func (t *turn) beginInit(i *instance) {
 	t.enter(i)
 	t.turn, t.host, t.meter = nil, nil, nil
 	t.deadline, t.by = t.now().Add(initTimeout), "init_timeout"
-	t.random = rand.NewChaCha8(t.instance.module.compiled.key.digest)
 	t.reset()
 	t.rest = restSteps
 	t.clock.begin(initEpoch.UnixNano())
@@ -354,6 +353,9 @@ func (t *turn) classify(err error) error {
 // fill fills b from the turn's random stream.
 func (t *turn) fill(b []byte) {
 	if t.host == nil {
+		if t.random == nil {
+			t.random = rand.NewChaCha8(t.instance.module.compiled.key.digest)
+		}
 		_, _ = t.random.Read(b) // never fails
 		return
 	}

@@ -252,27 +252,35 @@ makes them, too.`,
 		`nolactl actor create counter/bob
 nolactl actor create counter/bob '{"start":100}' --key signup-bob`,
 		func(cmd *cobra.Command, args []string) error {
-			ref, r, err := c.refAndRemote(args[0])
-			if err != nil {
-				return err
-			}
-			if err := f.check(); err != nil {
-				return err
-			}
-			payload, err := c.payloadOf(optional(args, 1), f.file, nola.PayloadBytesMax)
-			if err != nil {
-				return err
-			}
-			req := &nolav1.CreateActorRequest{Actor: ref, InitPayload: payload, IdempotencyKey: f.key, Timeout: c.callTimeout()}
-			res, err := ask(cmd.Context(), c.timeout+answerGrace, r.Actors.CreateActor, req)
-			if err != nil {
-				return c.callFailed(err, ref, f.key)
-			}
-			return c.say(res, refName(ref), "actor %s created", refName(ref))
+			return c.createActor(cmd.Context(), args, f)
 		})
 	f.register(cmd, "payload")
 	cmd.ValidArgsFunction = c.completeActor
 	return cmd
+}
+
+func (c *cli) createActor(ctx context.Context, args []string, f callFlags) error {
+	ref, r, err := c.refAndRemote(args[0])
+	if err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return err
+	}
+	payload, err := c.payloadOf(optional(args, 1), f.file, nola.PayloadBytesMax)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	res, err := r.Create(ctx, nolaRef(ref), payload, f.options()...)
+	if err != nil {
+		return c.callFailed(err, ref, f.key)
+	}
+	if res.Replayed && f.key != "" {
+		c.note("note: this request had made the actor before under its key")
+	}
+	return c.say(&nolav1.CreateActorResponse{InvocationId: res.ID[:], Replayed: res.Replayed}, refName(ref), "actor %s created", refName(ref))
 }
 
 func (c *cli) actorPassivateCommand() *cobra.Command {

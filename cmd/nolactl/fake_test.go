@@ -338,6 +338,20 @@ func (f *fake) CancelTimer(_ context.Context, req *connect.Request[nolav1.Cancel
 func (f *fake) CreateActor(_ context.Context, req *connect.Request[nolav1.CreateActorRequest]) (*connect.Response[nolav1.CreateActorResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.lose > 0 {
+		f.lose--
+		defer panic(http.ErrAbortHandler)
+	}
+	recognise := req.Msg.IdempotencyKey
+	if s := req.Msg.Session; s != nil {
+		recognise = fmt.Sprintf("%x/%d", s.Id, s.Seq)
+		f.keyed = append(f.keyed, recognise)
+	}
+	key := refKey(req.Msg.Actor) + recognise
+	if _, known := f.keys[key]; known && recognise != "" {
+		return answer(&nolav1.CreateActorResponse{InvocationId: f.id(), Replayed: true})
+	}
+	f.keys[key] = "create"
 	if _, err := f.find(req.Msg.Actor); err == nil {
 		return nil, failure(connect.CodeAlreadyExists, "ALREADY_EXISTS", "there is an actor "+refName(req.Msg.Actor)+" already")
 	}

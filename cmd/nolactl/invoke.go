@@ -4,19 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/client"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
-
-// answerGrace is how much longer than the server we wait, so that it is the
-// server who says how a call ended.
-const answerGrace = 2 * time.Second
 
 func (c *cli) invokeCommand() *cobra.Command {
 	var f callFlags
@@ -78,14 +72,6 @@ func (c *cli) callOf(args []string, f callFlags, limit int64) (*nolav1.ActorRef,
 	}
 	payload, err := c.payloadOf(optional(args, 2), f.file, limit)
 	return ref, payload, err
-}
-
-// callTimeout is how long the server may take; nil leaves it to the server.
-func (c *cli) callTimeout() *durationpb.Duration {
-	if !c.timed {
-		return nil
-	}
-	return durationpb.New(min(c.timeout, nola.CallTimeoutMax))
 }
 
 // callFailed adds to the error of a call what its caller can do next.

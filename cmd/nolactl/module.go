@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
@@ -64,6 +65,9 @@ nolactl module push counter.wasm --name counter --manifest manifest.yaml -o json
 func (c *cli) pushModule(ctx context.Context, file, name, manifest string) error {
 	if name == "" {
 		name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+		if err := nola.ValidateName("name", name); err != nil {
+			return usage("name the module with --name", "the module cannot be named after its file: %s", err)
+		}
 	}
 	wasm, err := c.payloadOf(nil, file, moduleBytesMax)
 	if err != nil {

@@ -217,6 +217,9 @@ func limitsArg(old *nolav1.ModuleLimits, args []string) (*nolav1.ModuleLimits, e
 			for i := range names {
 				names[i] = string(fields.Get(i).Name())
 			}
+			if field == nil {
+				return nil, usage("limits are "+strings.Join(names, ", "), "--limit %q: there is no limit %q", arg, name)
+			}
 			return nil, usage("limits are "+strings.Join(names, ", "), "--limit %q: want NAME=VALUE or NAME-", arg)
 		}
 		next.ProtoReflect().Clear(field)

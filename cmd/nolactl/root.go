@@ -112,10 +112,10 @@ func (c *cli) settle(cmd *cobra.Command) error {
 	if err := nola.ValidateName("namespace", c.namespace); err != nil {
 		return usage("", "%s", err)
 	}
-	if c.timeout == 0 {
+	if !c.timed {
 		c.timeout = timeoutDefault
 	}
-	if c.timeout < 0 {
+	if c.timeout <= 0 {
 		return usage("", "--timeout is %s, it must be positive", c.timeout)
 	}
 	return nil

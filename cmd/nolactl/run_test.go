@@ -234,7 +234,7 @@ func TestExitCodes(t *testing.T) {
 		"bad type":             {line: "invoke Counter/a inc", code: exitUsage, want: `use "counter"`},
 		"bad output":           {line: "actor list -o xml", code: exitUsage, want: "table, json"},
 		"bad namespace":        {line: "actor list -n A", code: exitUsage, want: "namespace"},
-		"no such limit":        {line: "namespace set staging --limit memory=1", code: exitUsage, want: "memory_bytes"},
+		"no such limit":        {line: "namespace set staging --limit memory=1", code: exitUsage, want: `no limit "memory"`},
 		"a limit of text":      {line: "namespace set staging --limit casts=few", code: exitUsage, want: "whole number"},
 		"two namespaces":       {line: "-n a invoke b:counter/x inc", code: exitUsage, want: "once"},
 		"bad server":           {line: "actor list", server: "localhost:7466", code: exitUsage, want: "http"},
@@ -242,6 +242,8 @@ func TestExitCodes(t *testing.T) {
 		"two payloads":         {line: "invoke counter/a add 1 -f x", code: exitUsage, want: "twice"},
 		"bad duration":         {line: "cast counter/a inc --delay 5", code: exitUsage, want: "90s"},
 		"bad timeout":          {line: "actor list --timeout soon", code: exitUsage, want: "1h30m"},
+		"no timeout":           {line: "actor list --timeout 0s", code: exitUsage, want: "must be positive"},
+		"a file's name":        {line: "module push ./RUN.wasm", code: exitUsage, want: "--name"},
 		"delay and at":         {line: "cast counter/a inc --delay 5s --at now", code: exitUsage, want: "delay"},
 		"bad enum":             {line: "schedule trigger tick --overlap never", code: exitUsage, want: "skip, buffer-one, buffer-all, cancel-other, terminate-other, allow-all"},
 		"no times":             {line: "schedule create x --target counter/a --op inc", code: exitUsage, want: "--cron"},
@@ -400,6 +402,14 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	}
 	if len(f.keyed) != 2 || f.keyed[0] != f.keyed[1] {
 		t.Errorf("the call came with the keys %q, want one key twice", f.keyed)
+	}
+	f.lose, f.keyed = 1, nil
+	res = session{server: url}.run(t, "actor", "create", "counter/new")
+	if res.code != exitOK || !strings.Contains(res.out, "counter/new created") {
+		t.Errorf("create: code %d, %q, want it created\n%s", res.code, res.out, res.err)
+	}
+	if len(f.keyed) != 2 || f.keyed[0] != f.keyed[1] {
+		t.Errorf("create came with the keys %q, want one key twice", f.keyed)
 	}
 	f.lose = 1 << 20
 	res = session{server: url}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")

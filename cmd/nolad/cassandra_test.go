@@ -33,7 +33,7 @@ func TestServeOnCassandra(t *testing.T) {
 	}
 	tool(exitFailure, "nolad schema setup", "schema", "status", "--config", file)
 	tool(0, "shards       8", "schema", "setup", "--config", file, "--replicas", "1", "--shards", "8")
-	tool(0, "version      1 of 1", "schema", "update", "--config", file)
+	tool(0, "version      2 of 2", "schema", "update", "--config", file)
 	tool(0, "commits      quorum: commitlog_sync is batch", "schema", "status", "--config", file)
 	tool(exitFailure, "does not take the login", "schema", "status", "--cql-host", db.Address())
 	tool(exitUsage, "mode \"fast\"", "schema", "status", "--cql-mode", "fast")

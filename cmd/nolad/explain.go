@@ -22,6 +22,8 @@ func explain(err error) string {
 		return indent(err.Error()) + "\n  Only one nolad may work on a directory: stop the one that does, or choose another with --data-dir"
 	case errors.Is(err, pebblestore.ErrNotStore):
 		return indent(err.Error()) + "\n  Name the directory of a store, or an empty or missing one for a new store, with --data-dir"
+	case errors.Is(err, pebblestore.ErrDamaged):
+		return indent(err.Error()) + "\n  Keep the directory, check the disk, and make a store of the newest backup elsewhere: nolad restore BACKUP --data-dir NEWDIR"
 	case errors.Is(err, fs.ErrPermission):
 		return indent(err.Error()) + "\n  Give the user that runs nolad the right to read and write it, or choose another place"
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -167,20 +168,43 @@ func retryInfo(err error) time.Duration {
 	return 0
 }
 
-// TestMissingModuleFlood: calls to a module that does not exist find nothing, and
-// leave nothing.
+// TestMissingModuleFlood: calls to modules that do not exist, of one name and of
+// many, find nothing and leave nothing: no actor, no row, no name in the metrics,
+// no memory.
 func TestMissingModuleFlood(t *testing.T) {
 	const callers = 10_000
-	p := serve(t, t.TempDir())
+	admin := steadyAddress(t)
+	p := serve(t, t.TempDir(), "--admin-listen", admin)
 	c := dial(t, p.url, client.Options{Retries: -1, Timeout: time.Minute})
+	figures := func() string { return request(t, http.MethodGet, "http://"+admin+"/metrics", "").body }
+	missing := func(i int) error {
+		ref := actorRef("nothing", fmt.Sprint("a", i%5_000))
+		if i%2 == 1 {
+			ref.Type = fmt.Sprint("nothing-", i)
+		}
+		var err error
+		switch i % 5 {
+		case 0:
+			_, err = c.Cast(t.Context(), ref, "inc", nil, client.WithIdempotencyKey(fmt.Sprint("k", i)))
+		case 1:
+			_, err = c.Create(t.Context(), ref, nil)
+		default:
+			_, err = c.Invoke(t.Context(), ref, "inc", nil, client.WithIdempotencyKey(fmt.Sprint("k", i)))
+		}
+		return err
+	}
+	for i := range 5 { // what one of each kind leaves is not counted against the others
+		if err := missing(i); reasonOf(err) != nola.ReasonModuleNotFound {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
 	unanswered(t, c)
-	idle := p.residentBytes()
+	idle, lines := p.residentBytes(), strings.Count(figures(), "\n")
 	var wg sync.WaitGroup
 	var wrong atomic.Int64
 	for i := range callers {
 		wg.Go(func() {
-			_, err := c.Invoke(t.Context(), actorRef("nothing", fmt.Sprint("a", i%5_000)), "inc", nil, client.WithIdempotencyKey(fmt.Sprint("k", i)))
-			if reasonOf(err) != nola.ReasonModuleNotFound && wrong.Add(1) <= 5 {
+			if err := missing(i); reasonOf(err) != nola.ReasonModuleNotFound && wrong.Add(1) <= 5 {
 				t.Errorf("call %d: %v (%s)", i, err, reasonOf(err))
 			}
 		})
@@ -199,8 +223,20 @@ func TestMissingModuleFlood(t *testing.T) {
 	if err != nil || len(actors.Msg.GetActors()) > 0 {
 		t.Errorf("actors are left: %v %v", actors, err)
 	}
+	text := figures()
+	if strings.Contains(text, "nothing") {
+		t.Errorf("the metrics name a module that does not exist")
+	}
+	const newLines = 200 // histograms and codes that were not met before
+	if now := strings.Count(text, "\n"); now > lines+newLines {
+		t.Errorf("the metrics have %d lines, %d before", now, lines)
+	}
 	if now := p.residentBytes(); now > idle+overloadBytes {
 		t.Errorf("the server has %d MiB, idle %d MiB", now>>20, idle>>20)
+	}
+	p.terminate()
+	if code, out, errOut := nolad(t, "doctor", "--data-dir", p.dir); code != 0 || !strings.Contains(out, "no faults") {
+		t.Errorf("doctor: %d %s%s", code, out, errOut)
 	}
 }
 
@@ -364,5 +400,8 @@ func TestModulesRefused(t *testing.T) {
 	code2, out, errOut := nolad(t, "doctor", "--data-dir", p.dir)
 	if code2 != 0 || !strings.Contains(out, "no faults") {
 		t.Errorf("doctor: %d %s%s", code2, out, errOut)
+	}
+	if !regexp.MustCompile(`(?m)^object +1 `).MatchString(out) {
+		t.Errorf("the store holds other bytes than those of the one good version:\n%s", out)
 	}
 }

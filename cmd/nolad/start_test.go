@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,24 @@ func TestStartErrors(t *testing.T) {
 	if code, _, errOut := nolad(t, "backup", "--data-dir", stopped.dir, backup); code != 0 {
 		t.Fatalf("backup: %s", errOut)
 	}
+	damaged := filepath.Join(t.TempDir(), "damaged")
+	if code, _, errOut := nolad(t, "restore", backup, "--data-dir", damaged); code != 0 {
+		t.Fatalf("restore: %s", errOut)
+	}
+	files, err := filepath.Glob(filepath.Join(damaged, "db", "MANIFEST-*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no manifest in %s: %v", damaged, err)
+	}
+	for _, file := range files {
+		if err := os.Truncate(file, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unreadable := filepath.Dir(write(storeMarker, "nola store 1, pebble 1, created\n"))
+	if err := os.Chmod(unreadable, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(unreadable, 0o700) }) // so that it can be removed
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -75,6 +94,9 @@ func TestStartErrors(t *testing.T) {
 		"not a directory":        {serveIt(file), exitFailure, []string{file, "not a directory"}},
 		"garbled marker":         {serveIt(garbled), exitFailure, []string{garbled, "not a store", "--data-dir"}},
 		"newer format":           {serveIt(newer), exitFailure, []string{newer, "newer version", "run that version"}},
+		"damaged":                {serveIt(damaged), exitFailure, []string{damaged, "damaged", "nolad restore"}},
+		"doctor: damaged":        {[]string{"doctor", "--data-dir", damaged}, exitFailure, []string{damaged, "damaged", "nolad restore"}},
+		"unreadable":             {serveIt(unreadable), exitFailure, []string{unreadable, "permission denied", "the right to read"}},
 		"doctor: nothing there":  {[]string{"doctor", "--data-dir", filepath.Join(t.TempDir(), "none")}, exitFailure, []string{"none", "no such file"}},
 		"backup: nothing there":  {[]string{"backup", "--data-dir", filepath.Join(t.TempDir(), "none"), filepath.Join(t.TempDir(), "b")}, exitFailure, []string{"no store", "none"}},
 		"restore: no backup":     {[]string{"restore", filepath.Join(t.TempDir(), "none"), "--data-dir", filepath.Join(t.TempDir(), "new")}, exitFailure, []string{"none"}},
@@ -92,6 +114,9 @@ func TestStartErrors(t *testing.T) {
 		"dev: no modules":        {[]string{"dev", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--modules", filepath.Join(t.TempDir(), "none")}, exitUsage, []string{"--modules", "none"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "unreadable" && os.Geteuid() == 0 {
+				t.Skip("root reads everything")
+			}
 			began := time.Now()
 			code, out, errOut := nolad(t, c.args...)
 			if code != c.code {
@@ -171,6 +196,29 @@ func TestSIGTERM(t *testing.T) {
 	p = serve(t, dir, "--listen", address)
 	if n := invoke(t, p.dial(), "counter", "late", "inc", ""); n != "1" {
 		t.Errorf("a call that was refused had an effect: the next one answers %s", n)
+	}
+}
+
+// TestSIGTERMEndsCasts: a cast whose turn runs, which no connection waits for, ends
+// and is made durable before the program ends.
+func TestSIGTERMEndsCasts(t *testing.T) {
+	p := serve(t, t.TempDir())
+	c := dial(t, p.url, client.Options{Retries: -1})
+	push(t, c, "witness")
+	if _, err := c.Cast(t.Context(), actorRef("witness", "slow"), "spin", []byte("300000000")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the cast runs", func() bool {
+		res, err := c.Actors.DescribeActor(t.Context(), connect.NewRequest(&nolav1.DescribeActorRequest{Actor: actorMessage("witness", "slow")}))
+		return err == nil && res.Msg.GetBacklogEntries() == 0 && res.Msg.GetActivation().GetMailboxEntries() == 1
+	})
+	p.signal(syscall.SIGTERM)
+	if code := p.end(20 * time.Second); code != 0 {
+		t.Errorf("exit code %d, want 0\n%s", code, p.printed)
+	}
+	code, out, errOut := nolad(t, "doctor", "--data-dir", p.dir)
+	if code != 0 || !strings.Contains(out, "state ") || strings.Contains(out, "backlog") {
+		t.Errorf("the cast is still in the store, or did nothing: doctor %d\n%s%s", code, out, errOut)
 	}
 }
 

@@ -82,6 +82,8 @@ type Config struct {
 	// Now is the wall clock, from which timestamps are made: default time.Now. It
 	// need not be right, and may step back.
 	Now func() time.Time
+
+	slow *slowNodes // of all sessions
 }
 
 // Mode is a choice of lane.Mode.
@@ -125,6 +127,9 @@ func (c Config) withDefaults() Config {
 			host = "node"
 		}
 		c.Name = host + ":" + strconv.Itoa(os.Getpid())
+	}
+	if c.slow == nil {
+		c.slow = newSlowNodes()
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -215,7 +220,7 @@ func (c Config) dial() (*gocql.Session, error) {
 		hosts = gocql.DCAwareRoundRobinPolicy(c.Datacenter)
 		cluster.HostFilter = gocql.DataCentreHostFilter(c.Datacenter) // LOCAL_QUORUM is that of whoever is asked
 	}
-	cluster.PoolConfig.HostSelectionPolicy = gocql.TokenAwareHostPolicy(hosts) // one object per session
+	cluster.PoolConfig.HostSelectionPolicy = &avoiding{gocql.TokenAwareHostPolicy(hosts), c.slow} // one object per session
 	cluster.DisableInitialHostLookup = c.OnlyHosts
 	if len(c.Translate) > 0 {
 		cluster.AddressTranslator = gocql.AddressTranslatorFunc(c.translated)

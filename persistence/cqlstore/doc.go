@@ -24,7 +24,8 @@
 //
 // # Invariants
 //
-//   - No statement is sent again by the driver. What has an unknown outcome is sent
+//   - No conditional statement is sent again by the driver; a plain one goes to one
+//     more coordinator if the first one hangs. What has an unknown outcome is sent
 //     again by the machine that sent it, byte for byte.
 //   - A row that a conditional statement touches is touched by such alone.
 //   - Every plain write has a timestamp of its own, from the lane's clock, and may

@@ -127,7 +127,7 @@ func connect(c Config) (*link, Config, error) {
 	if err != nil {
 		return nil, c, err
 	}
-	return newLink(session, c.Keyspace), c, nil
+	return newLink(session, c.Keyspace, c.slow), c, nil
 }
 
 func (c Config) status(ctx context.Context, l *link) (SchemaStatus, error) {

@@ -242,14 +242,15 @@ func (k kind) consistency() gocql.Consistency {
 // at once.
 type link struct {
 	current atomic.Pointer[gocql.Session]
+	slow    *slowNodes
 	lwts    atomic.Int64
 	texts   [statementsEnd]string
 }
 
 func (l *link) session() *gocql.Session { return l.current.Load() }
 
-func newLink(session *gocql.Session, keyspace string) *link {
-	l := new(link)
+func newLink(session *gocql.Session, keyspace string, slow *slowNodes) *link {
+	l := &link{slow: slow}
 	l.current.Store(session)
 	for s := range statementsEnd {
 		l.texts[s] = s.text(keyspace)
@@ -257,11 +258,15 @@ func newLink(session *gocql.Session, keyspace string) *link {
 	return l
 }
 
-// query makes a statement ready. It is sent once: who sends it again knows why.
+// query makes a statement ready. It is sent once, a plain one to a second
+// coordinator too if the first one hangs: who sends it again knows why.
 func (l *link) query(ctx context.Context, s statement, args ...any) *gocql.Query {
 	q := l.session().Query(l.texts[s], args...).WithContext(ctx).Consistency(statements[s].kind.consistency())
-	if statements[s].kind == lwt {
+	switch statements[s].kind {
+	case lwt:
 		q = q.SerialConsistency(gocql.LocalSerial)
+	case plain:
+		q = q.Idempotent(true).SetSpeculativeExecutionPolicy(l.slow)
 	}
 	return q
 }

@@ -160,7 +160,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.bulk = newLink(bulk, s.cfg.Keyspace)
+	s.bulk = newLink(bulk, s.cfg.Keyspace, s.cfg.slow)
 	s.appliers = appliers{link: s.bulk, slots: make(chan struct{}, appliersMax), figures: &s.figures}
 	s.shards = make([]atomic.Pointer[memory], s.cluster.Shards)
 	s.tenures = make([]tenures, s.cluster.Shards)

@@ -17,6 +17,7 @@ var (
 	ErrInUse       = errors.New("the directory is in use by another process: stop it, or use a directory of your own")
 	ErrNotStore    = errors.New("this is not a store of NOLA")
 	ErrNewerFormat = errors.New("a newer version of NOLA has written the store: run that version or a newer one")
+	ErrDamaged     = errors.New("files of the store are missing or damaged")
 )
 
 // storeFormat is the format of the directory. A store with a higher one is left

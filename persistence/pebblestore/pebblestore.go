@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -197,6 +198,7 @@ func openMap(d directory, o Options, readOnly bool) (*sortedMap, error) {
 		Logger:                      logger{o: o, path: d.path},
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { backgroundError(o, d.path, err) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { corrupted(o, d.path, info) },
 			WriteStallBegin: func(pebble.WriteStallBeginInfo) { m.stalled.Store(true); m.figures.stalls.Add(1) },
 			WriteStallEnd:   func() { m.stalled.Store(false) },
 		},
@@ -209,10 +211,18 @@ func openMap(d directory, o Options, readOnly bool) (*sortedMap, error) {
 		if strings.Contains(err.Error(), "unknown format major version") {
 			return nil, fmt.Errorf("pebblestore: directory %s: %w: %w", d.path, ErrNewerFormat, err)
 		}
+		if damaged(err) {
+			return nil, fmt.Errorf("pebblestore: directory %s: %w: %w", d.path, ErrDamaged, err)
+		}
 		return nil, fmt.Errorf("pebblestore: open %s: %w", d.path, err)
 	}
 	m.db = db
 	return m, nil
+}
+
+// damaged reports whether the engine does not find its files as it left them.
+func damaged(err error) bool {
+	return pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrDBDoesNotExist) || errors.Is(err, fs.ErrNotExist)
 }
 
 // Get implements persistence.SortedMap.
@@ -339,6 +349,12 @@ func (l logger) Errorf(format string, args ...any) {
 // Fatalf implements pebble.Logger.
 func (l logger) Fatalf(format string, args ...any) {
 	l.o.Fatal(fmt.Sprintf("nola: the store in %s cannot go on: %s; everything that was answered is on disk: check the disk and its free space, then start again", l.path, fmt.Sprintf(format, args...)))
+}
+
+// corrupted ends the process when a file is not what was written: what it held
+// cannot be had from here any more.
+func corrupted(o Options, path string, info pebble.DataCorruptionInfo) {
+	o.Fatal(fmt.Sprintf("nola: the store in %s is damaged: file %s: %v; end what uses the disk, check it, and make a store of the newest backup in another directory", path, info.Path, info.Details))
 }
 
 // backgroundError ends the process when the disk is full: tables that cannot be

@@ -100,7 +100,19 @@ func TestOpenRefuses(t *testing.T) {
 				ok(t, open(t, dir, pebblestore.Options{}).Close())
 				ok(t, os.RemoveAll(filepath.Join(dir, "db")))
 			},
+			is:   pebblestore.ErrDamaged,
 			says: []string{"does not exist"},
+		},
+		"damaged manifest": {
+			prepare: func(t *testing.T, dir string) {
+				ok(t, open(t, dir, pebblestore.Options{}).Close())
+				manifests := must(filepath.Glob(filepath.Join(dir, "db", "MANIFEST-*")))(t)
+				for _, file := range manifests {
+					ok(t, os.WriteFile(file, []byte("garbage"), 0o600))
+				}
+			},
+			is:   pebblestore.ErrDamaged,
+			says: []string{"MANIFEST"},
 		},
 		"in use": {
 			prepare: func(t *testing.T, dir string) { open(t, dir, pebblestore.Options{}) },
@@ -283,6 +295,39 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("metrics do not say %q:\n%s", want, out.String())
 		}
+	}
+}
+
+// TestDamagedTable reads from a table that is not what was written: the process is
+// told which file is damaged and what to do, in one line.
+func TestDamagedTable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	store := open(t, dir, pebblestore.Options{})
+	commit(t, store, 1, func(b *persistence.Batch) { b.PutState(storetest.Actor, "k", bytes.Repeat([]byte("v"), 10_000)) })
+	ok(t, store.Close())
+	ok(t, open(t, dir, pebblestore.Options{}).Close()) // what the log held goes into a table
+	tables := must(filepath.Glob(filepath.Join(dir, "db", "*.sst")))(t)
+	if len(tables) == 0 {
+		t.Fatal("there is no table to damage")
+	}
+	for _, file := range tables {
+		text := must(os.ReadFile(file))(t)
+		copy(text, bytes.Repeat([]byte{0xff}, 64))
+		ok(t, os.WriteFile(file, text, 0o600))
+	}
+	told := make(chan string, 100)
+	report, err := pebblestore.Check(t.Context(), dir, pebblestore.Options{Fatal: func(message string) { told <- message }})
+	if err == nil || len(told) == 0 {
+		t.Fatalf("a damaged store is checked: %+v, %v, %d messages", report, err, len(told))
+	}
+	message := <-told
+	for _, want := range []string{dir, ".sst", "damaged", "backup"} {
+		if !strings.Contains(message, want) {
+			t.Errorf("told %q, want it to say %q", message, want)
+		}
+	}
+	if strings.Contains(message, "\n") || strings.Contains(message, ".go:") {
+		t.Errorf("told %q, want one line", message)
 	}
 }
 

@@ -133,8 +133,8 @@ var (
 	opDescribe = define(operation[nola.ActorRef, nola.ActorInfo]{"DescribeActor", true, func(ctx context.Context, m *shard.Manager, ref nola.ActorRef) (nola.ActorInfo, error) {
 		return m.DescribeActor(ctx, ref)
 	}})
-	opPassivate = define(operation[nola.ActorRef, none]{"PassivateActor", true, func(ctx context.Context, m *shard.Manager, ref nola.ActorRef) (none, error) {
-		return none{}, m.PassivateActor(ctx, ref)
+	opPassivate = define(operation[nola.ActorRef, bool]{"PassivateActor", true, func(ctx context.Context, m *shard.Manager, ref nola.ActorRef) (bool, error) {
+		return m.PassivateActor(ctx, ref)
 	}})
 	opDelete = define(operation[nola.ActorRef, none]{"DeleteActor", false, func(ctx context.Context, m *shard.Manager, ref nola.ActorRef) (none, error) {
 		return none{}, m.DeleteActor(ctx, ref)
@@ -207,10 +207,9 @@ func (m *Member) DescribeActor(ctx context.Context, ref nola.ActorRef) (nola.Act
 	return ask(ctx, m, ref, opDescribe, ref)
 }
 
-// PassivateActor takes an actor out of memory.
-func (m *Member) PassivateActor(ctx context.Context, ref nola.ActorRef) error {
-	_, err := ask(ctx, m, ref, opPassivate, ref)
-	return err
+// PassivateActor takes an actor out of memory, and reports whether it was there.
+func (m *Member) PassivateActor(ctx context.Context, ref nola.ActorRef) (bool, error) {
+	return ask(ctx, m, ref, opPassivate, ref)
 }
 
 // DeleteActor removes an actor with all it owns.

@@ -323,6 +323,7 @@ func (s *Shard) loadedActor(l *Load, out *Output) {
 		a.waiting = waiting[i+1:] // it stays for those
 		in.step(s, out)
 	}
+	a.waiting = nil // what was stepped is not held any longer
 	s.runNext(a, out)
 }
 
@@ -709,6 +710,9 @@ func (s *Shard) prune(a *Activation) {
 			a.cellBytes -= cellBytes(k, c)
 			delete(a.cells, k)
 		}
+	}
+	if len(a.cells) == 0 {
+		a.cells = nil
 	}
 }
 

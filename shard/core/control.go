@@ -88,6 +88,7 @@ func (s *Shard) obey(a *Activation, c *Call, out *Output) bool {
 			s.refuse(&in.Ticket, nola.Errorf(nola.ReasonUnavailable, "%s has work waiting and stays in memory", a.ref), out)
 			return true
 		}
+		in.Info.Active = a.Shell != nil && !a.fresh
 		s.park(&in.Ticket, a.dep, out)
 		s.passivate(a, "asked", out)
 		return false

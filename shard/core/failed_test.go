@@ -81,7 +81,7 @@ func TestFailedTurnCommitsNothing(t *testing.T) {
 				if value, found, _ := turn.Act.Lookup("k"); found {
 					t.Errorf("the next turn reads %q", value)
 				}
-				if due, known := turn.Act.LookupTimer("f"); known {
+				if due, _ := turn.Act.LookupTimer("f"); !due.IsZero() {
 					t.Errorf("the next turn sees a timer due at %s", due)
 				}
 			})

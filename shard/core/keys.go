@@ -139,7 +139,7 @@ func (s *Shard) loadedKey(l *Load, out *Output) {
 	switch {
 	case l.Err != nil:
 		err = nola.Errorf(nola.ReasonUnavailable, "cannot read the keys of %s from the store: %v", a.ref, l.Err)
-	case l.Found && !l.Key.IsUser() && r.Seq > l.Key.Seq, e.overtaken && !(l.Found && r.Seq == l.Key.Seq):
+	case l.Found && !l.Key.IsUser() && r.Seq > l.Key.Seq, e.overtaken && (!l.Found || r.Seq != l.Key.Seq):
 		err = nola.Errorf(nola.ReasonKeyExpired, "the answer of call %d was acknowledged before; it is not executed again", l.Key.Seq)
 	case l.Found && r.Hash != e.hash && (l.Key.IsUser() || r.Seq == l.Key.Seq):
 		err = errReused(l.Key)

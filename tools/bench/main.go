@@ -30,6 +30,7 @@ const usage = `bench measures this machine, the product, and other products besi
   bench herd    [flags]           a million schedules due at one instant
   bench peers   [flags]           other products, taking turns with ours
   bench cassandra [flags]         the product on a Cassandra cluster
+  bench cluster [flags]           three servers on three nodes of Cassandra
   bench compare OLD.json NEW.json two result files side by side
 
 bench COMMAND -h lists the flags. docs/benchmarks.md says how to read the tables.
@@ -71,6 +72,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return peersCommand(ctx, args)
 	case "cassandra":
 		return cassandraCommand(ctx, args)
+	case "cluster":
+		return clusterCommand(ctx, args)
 	case "compare":
 		return compareCommand(args)
 	case echoCommand:

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -28,6 +29,8 @@ const (
 	// portStep is how far the ports of one server are from those of the next. The
 	// first of them is for clients; operators and other servers have the two after.
 	portStep = 10
+	// Where free ports are looked for, and how often.
+	portMin, portMax, portTries = 20_000, 31_000, 100
 )
 
 // Config says what to start. Dir, Program and CQL are needed, the rest has
@@ -65,6 +68,7 @@ type Settings struct {
 	Listen       string        `yaml:"listen"`
 	AdminListen  string        `yaml:"admin_listen"`
 	Store        string        `yaml:"store"`
+	DataDir      string        `yaml:"data_dir"`
 	DrainTimeout time.Duration `yaml:"drain_timeout,omitempty"`
 	CQL          CQL           `yaml:"cql"`
 	Cluster      Member        `yaml:"cluster"`
@@ -75,9 +79,10 @@ type Settings struct {
 
 // CQL is the section cql of the configuration.
 type CQL struct {
-	Hosts    []string `yaml:"hosts"`
-	Keyspace string   `yaml:"keyspace"`
-	Mode     string   `yaml:"mode,omitempty"`
+	Hosts     []string          `yaml:"hosts"`
+	Translate map[string]string `yaml:"translate,omitempty"`
+	Keyspace  string            `yaml:"keyspace"`
+	Mode      string            `yaml:"mode,omitempty"`
 }
 
 // Member is the section cluster of the configuration.
@@ -201,15 +206,25 @@ type ports struct{ clients, operators, servers string }
 
 // addresses are loopback addresses for all servers, free at this moment. Another
 // program may take one before it is used; then the server's log says so.
-func (c Config) addresses() ([]ports, error) {
+func (c Config) addresses() (all []ports, err error) {
+	if c.Port > 0 {
+		return c.tryPorts(c.Port)
+	}
+	for range portTries {
+		// Below those that outgoing connections take, so that a server that was killed
+		// finds its own again.
+		if all, err = c.tryPorts(portMin + mathrand.IntN(portMax-portMin)); err == nil { //nolint:gosec // any will do
+			return all, nil
+		}
+	}
+	return nil, err
+}
+
+func (c Config) tryPorts(first int) ([]ports, error) {
 	all := make([]ports, c.Servers)
 	for i := range all {
 		for j, to := range []*string{&all[i].clients, &all[i].operators, &all[i].servers} {
-			port := 0
-			if c.Port > 0 {
-				port = c.Port + i*portStep + j
-			}
-			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // closed at once
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i*portStep+j))) //nolint:noctx // closed at once
 			if err != nil {
 				return nil, err
 			}
@@ -227,7 +242,7 @@ func (c Config) server(number int, ports ports, token string) (*Server, error) {
 		return nil, err
 	}
 	s.settings = Settings{
-		Listen: ports.clients, AdminListen: ports.operators, Store: "cql",
+		Listen: ports.clients, AdminListen: ports.operators, Store: "cql", DataDir: filepath.Join(s.dir, "data"),
 		CQL:     CQL{Hosts: c.CQL, Keyspace: c.Keyspace, Mode: c.Mode},
 		Cluster: Member{Listen: ports.servers, Name: s.Name(), TokenFile: token, Lease: c.Lease},
 	}

@@ -304,6 +304,9 @@ func TestValidate(t *testing.T) {
 		"cluster":                 {message: &nolav1.GetClusterRequest{}},
 		"actor of no such name":   {&nolav1.LocateActorRequest{}, "actor required"},
 		"shards, page after page": {message: &nolav1.ListShardsRequest{PageSize: 10, PageToken: "x"}},
+		"usage of actors":         {message: &nolav1.GetUsageRequest{By: nolav1.UsageBy_USAGE_BY_ACTOR, Sort: nolav1.UsageSort_USAGE_SORT_TURNS, Limit: 10_000}},
+		"too much usage":          {&nolav1.GetUsageRequest{Limit: 10_001}, "limit int32.gte_lte"},
+		"usage by no such thing":  {&nolav1.GetUsageRequest{By: 9}, "by enum.defined_only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := broken(t, tt.message)
