@@ -126,6 +126,14 @@ var (
 	ErrClosed   = errors.New("persistence: store is closed")
 )
 
+// Leased is a Store whose shards another process may take over once the lease of
+// this one is over. Who owns shards of it answers nothing out of memory then.
+type Leased interface {
+	// Held reports whether the lease is held: no other process can have taken a
+	// shard that was not released. It takes no lock and asks nobody.
+	Held() bool
+}
+
 // BatchBytesMax is the size at which a batch must be closed; one turn may pass
 // it by its own effects, bounded by nola.TurnBytesMax.
 const BatchBytesMax = 4 << 20

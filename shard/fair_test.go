@@ -134,3 +134,82 @@ func TestLongTurnRestsAfterAStretch(t *testing.T) {
 		t.Errorf("the turn rested %d times in %d slices, want once in %d", n, slices, between)
 	}
 }
+
+// timed is a module whose turns tell how much time they have.
+type timed struct {
+	*module
+	now  func() time.Time
+	left chan time.Duration
+}
+
+func (m *timed) Instantiate(ref nola.ActorRef) (nola.Instance, error) {
+	in, err := m.module.Instantiate(ref)
+	return timedInstance{in, m}, err
+}
+
+type timedInstance struct {
+	nola.Instance
+	m *timed
+}
+
+func (in timedInstance) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
+	if t.Operation == "inc" {
+		in.m.left <- t.Deadline.Sub(in.m.now())
+	}
+	return in.Instance.Invoke(t, h)
+}
+
+// TestTimeInLineIsNotOfTheTurn has casts wait for a token for longer than a turn may
+// take, by its module or at all. They have all of their time once they begin.
+func TestTimeInLineIsNotOfTheTurn(t *testing.T) {
+	const holders = 65 // of the only token, and of all that are lent
+	for name, tt := range map[string]struct {
+		may   time.Duration // by the module
+		want  time.Duration
+		delay time.Duration
+	}{
+		"a cast, as its module says":    {may: time.Second, want: time.Second},
+		"a cast":                        {may: nola.CallTimeoutMax, want: nola.TurnTimeoutDefault},
+		"a delayed cast, as its module": {may: time.Second, want: time.Second, delay: time.Hour},
+		"a delayed cast":                {may: nola.CallTimeoutMax, want: nola.TurnTimeoutDefault, delay: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ahead atomic.Int64
+			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			m := &timed{newModule(), now, make(chan time.Duration, 1)}
+			m.manifest.Limits.TurnTimeout = tt.may
+			w := newWorld(t, 1, func(w *world) {
+				w.cfg.Tokens, w.cfg.Now = 1, now
+				w.types = map[string]nola.Module{"timed": m}
+			})
+			target := nola.ActorRef{Namespace: "default", Type: "timed", ID: "a"}
+			cast := func(due time.Time) {
+				t.Helper()
+				if _, err := w.m.Cast(t.Context(), &nola.Invocation{Target: target, Operation: "inc"}, due); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.delay > 0 {
+				cast(now().Add(tt.delay))
+			}
+			var wg sync.WaitGroup
+			for i := range holders {
+				wg.Go(func() { _, _ = w.invoke(fmt.Sprint("holder", i), "wait", "gate") })
+			}
+			eventually(t, "all tokens are held", func() bool { return w.code.turns.Load() >= holders })
+			if ahead.Add(int64(tt.delay)); tt.delay == 0 {
+				cast(time.Time{})
+			}
+			eventually(t, "the cast waits for its turn", func() bool {
+				info, err := w.m.DescribeActor(t.Context(), target)
+				return err == nil && info.Mailbox == 1
+			})
+			ahead.Add(int64(2 * nola.TurnTimeoutDefault))
+			close(w.code.gate("gate"))
+			if left := <-m.left; left < tt.want/2 || left > tt.want {
+				t.Errorf("the turn begins with %s, want %s", left, tt.want)
+			}
+			wg.Wait()
+		})
+	}
+}

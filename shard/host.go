@@ -34,7 +34,7 @@ type host struct {
 	calls     int
 	steps     uint64
 
-	waited  time.Duration // for a token, before the turn began
+	waited  time.Duration // in the pool and for a token, before the turn began
 	yielded uint64        // steps of the operation that runs, when it last yielded
 	rested  uint64        // the same, when it last rested or might have
 	others  uint64        // turns begun on the node by then
@@ -79,10 +79,20 @@ func (h *host) invoke(operation string, payload []byte) ([]byte, error) {
 
 func (h *host) deadline() time.Time {
 	limit := h.t.Now.Add(h.waited + h.g.module.Manifest().Limits.TurnTimeout)
-	if d := h.inv.Deadline; !d.IsZero() && d.Before(limit) {
+	if d := h.until(); !d.IsZero() && d.Before(limit) {
 		return d
 	}
 	return limit
+}
+
+// until is the deadline of the call, zero if it has none. That of an attempt which no
+// caller waits for does not run while the turn waits to begin.
+func (h *host) until() time.Time {
+	d := h.inv.Deadline
+	if !d.IsZero() && h.t.Unawaited() {
+		d = d.Add(h.waited)
+	}
+	return d
 }
 
 // effects hands over what the turn did.

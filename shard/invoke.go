@@ -293,6 +293,7 @@ func (m *Manager) GetInvocation(ctx context.Context, ref nola.ActorRef, id nola.
 		return nola.InvocationInfo{}, err
 	}
 	b := m.boxOf(ref)
+	epoch := b.epoch.Load()
 	q := &core.Query{Ref: ref, ID: id, Key: key}
 	if m.wait(ctx, b, q, &q.Ticket) {
 		return nola.InvocationInfo{}, nola.Errorf(nola.ReasonCanceled, "the caller left")
@@ -300,31 +301,45 @@ func (m *Manager) GetInvocation(ctx context.Context, ref nola.ActorRef, id nola.
 	if q.Err != nil {
 		return nola.InvocationInfo{}, q.Err
 	}
-	if err := m.trusted(ctx, b.id); err != nil {
+	info, err := m.recorded(b, q)
+	if err == nil {
+		// Last, for what was read is of the present only if the shard was ours then.
+		err = m.trusted(ctx, b.id)
+	}
+	if err == nil && m.cfg.Peers != nil && b.epoch.Load() != epoch {
+		err = errMoving(b.id)
+	}
+	if err != nil {
 		return nola.InvocationInfo{}, err
 	}
-	if !key.IsZero() {
-		rec, found, err := m.keyed(b, ref, key)
-		switch {
-		case err != nil:
-			return nola.InvocationInfo{}, errStore(err)
-		case q.Pending:
-			return nola.InvocationInfo{State: nola.InvocationPending}, nil
-		case found && !rec.Deferred.IsZero():
-			return nola.InvocationInfo{ID: rec.ID, State: nola.InvocationPending, Attempts: rec.Attempts}, nil
-		case !found || rec.State == persistence.StatePending:
-			return nola.InvocationInfo{State: nola.InvocationNotRecorded}, nil
+	return info, nil
+}
+
+// recorded answers what the store says of the invocation that q asks for, and q of
+// what the store does not have yet.
+func (m *Manager) recorded(b *box, q *core.Query) (nola.InvocationInfo, error) {
+	if q.Key.IsZero() {
+		if q.Pending {
+			return nola.InvocationInfo{ID: q.ID, State: nola.InvocationPending}, nil
 		}
-		// A keyed cast is recorded as accepted; how it ended stands under its id.
-		if info, err := m.outcome(b, ref, rec.ID); err != nil || info.State != nola.InvocationNotRecorded {
-			return info, err
-		}
-		return infoOf(rec), nil
+		return m.outcome(b, q.Ref, q.ID)
 	}
-	if q.Pending {
-		return nola.InvocationInfo{ID: id, State: nola.InvocationPending}, nil
+	rec, found, err := m.keyed(b, q.Ref, q.Key)
+	switch {
+	case err != nil:
+		return nola.InvocationInfo{}, errStore(err)
+	case q.Pending:
+		return nola.InvocationInfo{State: nola.InvocationPending}, nil
+	case found && !rec.Deferred.IsZero():
+		return nola.InvocationInfo{ID: rec.ID, State: nola.InvocationPending, Attempts: rec.Attempts}, nil
+	case !found || rec.State == persistence.StatePending:
+		return nola.InvocationInfo{State: nola.InvocationNotRecorded}, nil
 	}
-	return m.outcome(b, ref, id)
+	// A keyed cast is recorded as accepted; how it ended stands under its id.
+	if info, err := m.outcome(b, q.Ref, rec.ID); err != nil || info.State != nola.InvocationNotRecorded {
+		return info, err
+	}
+	return infoOf(rec), nil
 }
 
 func (m *Manager) keyed(b *box, ref nola.ActorRef, key nola.Key) (persistence.OutcomeRecord, bool, error) {

@@ -119,10 +119,26 @@ func (m *Manager) trusted(ctx context.Context, id nola.ShardID) error {
 		if !errors.Is(err, persistence.ErrFenced) {
 			return errStore(err)
 		}
-	case m.cfg.Peers == nil || m.cfg.Peers.Trusted():
+	case m.held():
 		return nil
 	}
 	e := nola.Errorf(nola.ReasonShardMoving, "the node's lease is over, so that shard %d may have another owner; nothing was changed, try again", id)
+	e.RetryAfter = leaseRetry
+	return e
+}
+
+// held reports whether no other process can have taken a shard from this one.
+func (m *Manager) held() bool {
+	if m.cfg.Peers != nil {
+		return m.cfg.Peers.Trusted()
+	}
+	leased, is := m.cfg.Store.(persistence.Leased)
+	return !is || leased.Held()
+}
+
+// errMoving is for what was read of a shard that was given away meanwhile.
+func errMoving(id nola.ShardID) error {
+	e := nola.Errorf(nola.ReasonShardMoving, "shard %d is moving to another owner; nothing was changed, try again", id)
 	e.RetryAfter = leaseRetry
 	return e
 }

@@ -55,7 +55,7 @@ func (x peer) Deliver(ctx context.Context, d *core.Delivery) error {
 	return err
 }
 
-func newPair(t *testing.T, shards int) *pair {
+func newPair(t *testing.T, shards int, change ...func(int, *world)) *pair {
 	p := &pair{t: t, shards: shards}
 	disk := memstore.NewDisk(persistence.ClusterInfo{ID: [16]byte{1}, Shards: shards, Secret: [32]byte{2}})
 	code := newModule()
@@ -65,6 +65,9 @@ func newPair(t *testing.T, shards int) *pair {
 			w.open = func() (persistence.Store, error) { return disk.Join() }
 			w.cfg.Peers = peer{p, i}
 			w.cfg.Limits = core.Limits{BackoffMin: 10 * time.Millisecond}
+			for _, f := range change {
+				f(i, w)
+			}
 		})
 		p.reach[i] = p.nodes[i].m
 	}
@@ -300,6 +303,52 @@ func TestStrictReads(t *testing.T) {
 	}
 }
 
+// whileReading is a store that has something happen when a row is read.
+type whileReading struct {
+	persistence.Store
+	happens func()
+}
+
+func (s whileReading) Get(row persistence.Row) ([]byte, bool, error) {
+	s.happens()
+	return s.Store.Get(row)
+}
+
+// What was read while the lease ended, or the shard left, is not answered: another
+// node may have recorded an outcome since.
+func TestGetInvocationIsOfThePresent(t *testing.T) {
+	var next atomic.Pointer[func()]
+	happens := func(f func()) { next.Store(&f) }
+	p := newPair(t, 1, func(i int, w *world) {
+		if i == 0 {
+			w.wrap = func(s persistence.Store) persistence.Store {
+				return whileReading{s, func() {
+					if f := next.Swap(nil); f != nil {
+						(*f)()
+					}
+				}}
+			}
+		}
+	})
+	ask := func() error {
+		_, err := p.nodes[0].m.GetInvocation(t.Context(), ref("a"), nola.InvocationID{}, nola.Key{User: "k"})
+		return err
+	}
+	p.take(0, 0)
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	happens(func() { p.untrusted[0].Store(true) })
+	if err := ask(); reason(err) != nola.ReasonShardMoving {
+		t.Errorf("when the lease had ended it answered %v", err)
+	}
+	p.untrusted[0].Store(false)
+	happens(func() { p.give(0) })
+	if err := ask(); reason(err) != nola.ReasonShardMoving {
+		t.Errorf("when the shard was given away it answered %v", err)
+	}
+}
+
 // A turn whose nested call reaches nobody is rolled back as SHARD_MOVING, also if
 // its guest would make something else of it.
 func TestNestedCallThatReachesNobody(t *testing.T) {
@@ -321,5 +370,34 @@ func TestNestedCallThatReachesNobody(t *testing.T) {
 	}
 	if n, err := p.nodes[0].invoke("a", "get", "n"); err != nil || n != "" {
 		t.Errorf("the turn has left %q, %v", n, err)
+	}
+}
+
+// leased is a store whose lease is over when the test says so.
+type leased struct {
+	persistence.Store
+	held *atomic.Bool
+}
+
+func (s leased) Held() bool { return s.held.Load() }
+
+// A node that is alone answers nothing from memory either once its store says that
+// the lease is over: another server may have been started in its place.
+func TestLoneNodeGoesByTheLeaseOfItsStore(t *testing.T) {
+	var held atomic.Bool
+	held.Store(true)
+	w := newWorld(t, 1, func(w *world) {
+		w.wrap = func(s persistence.Store) persistence.Store { return leased{s, &held} }
+	})
+	w.must("a", "inc", "")
+	if got := w.must("a", "get", "n"); got != "1" {
+		t.Errorf("read %q", got)
+	}
+	held.Store(false)
+	if got, err := w.invoke("a", "get", "n"); reason(err) != nola.ReasonShardMoving {
+		t.Errorf("a read answered %q, %v", got, err)
+	}
+	if got, err := w.invoke("a", "inc", ""); err != nil || got != "2" {
+		t.Errorf("a write that was committed answered %q, %v", got, err)
 	}
 }

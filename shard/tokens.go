@@ -359,6 +359,12 @@ func (t *tokens) close() {
 func (r *runner) hold(h *host, nested bool) error {
 	namespace := h.t.Act.Ref().Namespace
 	// A goroutine of the pool has got its token for this turn, by mayTurn or in the line.
+	waited := r.pooled // what the pool does has stood in a line, perhaps
+	defer func() {
+		if waited {
+			h.waited = max(0, r.m.cfg.Now().Sub(h.t.Now))
+		}
+	}()
 	if r.holds && (r.pooled && !nested || r.m.tokens.waiting.Load() == 0) {
 		r.namespace = namespace
 		return nil
@@ -366,13 +372,11 @@ func (r *runner) hold(h *host, nested bool) error {
 	r.release()
 	r.namespace = namespace
 	var deadline time.Time
-	if h.t.Call != nil {
+	if h.t.Call != nil && !h.t.Unawaited() {
 		deadline = h.t.Call.Inv.Deadline
 	}
-	waited, err := r.claim(nested, deadline, h.g)
-	if waited {
-		h.waited = max(0, r.m.cfg.Now().Sub(h.t.Now))
-	}
+	had, err := r.claim(nested, deadline, h.g)
+	waited = waited || had
 	return err
 }
 
@@ -380,7 +384,7 @@ func (r *runner) hold(h *host, nested bool) error {
 // the turn ends when it yields next.
 func (r *runner) resume() {
 	if h := r.current; !r.holds && h != nil {
-		_, _ = r.claim(true, h.inv.Deadline, h.g)
+		_, _ = r.claim(true, h.until(), h.g)
 	}
 }
 

@@ -179,7 +179,7 @@ func (r *runner) turn(b *box, t *core.Turn) {
 	began := time.Now()
 	switch {
 	case t.Order != nil:
-		h.inv = &nola.Invocation{ID: m.newID(), Target: t.Act.Ref(), Deadline: t.Now.Add(nola.TurnTimeoutDefault)}
+		h.inv = &nola.Invocation{ID: m.newID(), Target: t.Act.Ref(), Deadline: t.Now.Add(h.waited + nola.TurnTimeoutDefault)}
 		if t.Err = h.carryOut(t.Order); t.Err == nil {
 			h.effects(&t.Effects)
 		}
@@ -188,7 +188,7 @@ func (r *runner) turn(b *box, t *core.Turn) {
 		}
 		return
 	case t.Shutdown != "":
-		h.inv = &nola.Invocation{ID: m.newID(), Target: t.Act.Ref(), Operation: nola.OperationShutdown, Payload: []byte(t.Shutdown), Deadline: t.Now.Add(nola.TurnTimeoutDefault)}
+		h.inv = &nola.Invocation{ID: m.newID(), Target: t.Act.Ref(), Operation: nola.OperationShutdown, Payload: []byte(t.Shutdown), Deadline: t.Now.Add(h.waited + nola.TurnTimeoutDefault)}
 	default:
 		h.inv = t.Call.Inv
 	}

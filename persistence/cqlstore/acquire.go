@@ -148,6 +148,9 @@ func (s *Store) openLane(ctx context.Context) (*ownLane, error) {
 		s.own = fresh
 		if !s.cfg.External {
 			s.wg.Go(func() { s.keep(fresh) })
+			for s.until.Load() == 0 && !fresh.lost && ctx.Err() == nil {
+				s.changed.Wait() // what is read is trusted from the first beat on
+			}
 		}
 		s.wg.Go(func() { s.mind(fresh) })
 		s.cfg.Log.Info("lane opened", "lane", fmt.Sprintf("%x", fresh.id), "node", fresh.node, "mode", modeName(s.server.Mode), "ring", fresh.ring)
@@ -293,10 +296,26 @@ func (m *memory) start(number nola.Seq, floor lane.Timestamp) {
 	m.clock = max(m.clock, floor)
 }
 
-// recoveries are the lanes that were recovered, each once.
+// recoveries are the lanes that were recovered, each once while it is remembered.
 type recoveries struct {
-	mu     sync.Mutex // guards the field below
+	mu     sync.Mutex // guards the fields below
 	byLane map[lane.ID]*recovery
+	ended  []lane.ID // those that have a result, oldest first
+}
+
+// recoveriesMax is how many results are kept, each with all that its lane's ring had
+// left to apply. Of a lane that is forgotten the end is read again.
+const recoveriesMax = 16
+
+// remember takes in that a lane was recovered.
+func (r *recoveries) remember(id lane.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = append(r.ended, id)
+	for len(r.ended) > recoveriesMax {
+		delete(r.byLane, r.ended[0])
+		r.ended = r.ended[1:]
+	}
 }
 
 type recovery struct {
@@ -338,6 +357,8 @@ func (s *Store) recoverOnce(ctx context.Context, id lane.ID, may func() error) (
 				s.recover.mu.Lock()
 				delete(s.recover.byLane, id)
 				s.recover.mu.Unlock()
+			} else {
+				s.recover.remember(id)
 			}
 			close(r.done)
 			return r, r.err
@@ -409,12 +430,16 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 		return err
 	}
 	s.mu.Lock()
+	was := t.stopped
 	t.stopped = true
 	for t.pending != 0 && !own.lost && ctx.Err() == nil {
 		s.changed.Wait()
 	}
 	last := t.entry
 	s.mu.Unlock()
+	if err := ctx.Err(); err != nil { // a batch may be under way still
+		return err
+	}
 	if err := s.applyTo(ctx, own, last); err != nil {
 		return err
 	}
@@ -431,7 +456,7 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Phase() == lane.ReleaseKept {
-		t.stopped = false
+		t.stopped = was // a release that was sent before may still be executed
 		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
 	}
 	t.released = true

@@ -183,6 +183,9 @@ func (f *flush) end(err error) {
 		for _, k := range f.keys {
 			m.dirty = append(m.dirty, k.key) // if it is still there and dirty
 		}
+		if m.first == 0 {
+			m.first, m.since = m.next, m.nextTime
+		}
 		m.next = 0
 		return
 	}
@@ -338,8 +341,12 @@ func (a *appliers) flush(ctx context.Context, m *memory) (bool, error) {
 func (m *memory) oldest() lane.Seq {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.first == 0 || m.frozen {
-		return math.MaxInt64
+	switch {
+	case m.frozen:
+	case m.first != 0:
+		return m.first
+	case m.next != 0: // what is flushed is of no entry, as when a bucket was removed
+		return m.next
 	}
-	return m.first
+	return math.MaxInt64
 }

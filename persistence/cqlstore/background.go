@@ -265,6 +265,11 @@ func (s *Store) mayTake(ctx context.Context, own *ownLane, id lane.ID, shard nol
 	}
 }
 
+// Held implements [persistence.Leased]. With Config.External the caller knows.
+func (s *Store) Held() bool {
+	return s.cfg.External || int64(uptime()) < s.until.Load()
+}
+
 // keep holds the lease of a lane's node while the lane is open.
 func (s *Store) keep(own *ownLane) {
 	every := s.cfg.Lease / beatsPerLease
@@ -294,6 +299,10 @@ func (s *Store) keep(own *ownLane) {
 		wait.Stop()
 		s.mu.Lock()
 		lost := own.lost
+		if !lost && keeper.Phase(uptime()) == lane.LeaseHeld {
+			s.until.Store(int64(keeper.Until()))
+			s.changed.Broadcast()
+		}
 		if !lost && keeper.Phase(uptime()) == lane.LeaseLapsed && !s.closed.Load() {
 			s.cfg.Log.Error("lease over: no sign of life reached the cluster in time; the shards are opened anew", "node", own.node)
 			s.lose(own)
@@ -333,6 +342,7 @@ func (s *Store) mind(own *ownLane) {
 // lose gives the own lane up. It is called with s.mu held.
 func (s *Store) lose(own *ownLane) {
 	own.lost = true
+	s.until.Store(0)
 	s.changed.Broadcast()
 	s.wg.Go(func() { s.settle(own) })
 }

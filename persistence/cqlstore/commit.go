@@ -176,8 +176,11 @@ func (s *Store) append(ctx context.Context, batches []*persistence.Batch) (*ownL
 		size += b.Bytes()
 	}
 	s.mu.Lock()
-	own := s.own
+	own := s.laneOf(batches)
 	s.mu.Unlock()
+	if own == nil {
+		return nil, 0, lane.ErrNotOpen
+	}
 	body := lane.EncodeBody(batches)
 	packed := lane.Pack(body)
 	var spill *lane.Spill
@@ -197,7 +200,7 @@ func (s *Store) append(ctx context.Context, batches []*persistence.Batch) (*ownL
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
 	}
-	if own.lost {
+	if s.laneOf(batches) != own {
 		return nil, 0, lane.ErrNotOpen
 	}
 	var n lane.Seq
@@ -224,6 +227,23 @@ func (s *Store) append(ctx context.Context, batches []*persistence.Batch) (*ownL
 	s.figures.bytes.Add(int64(size))
 	s.send(own, out)
 	return own, n, nil
+}
+
+// laneOf answers the lane that the shards of all batches are owned through, nil if
+// there is none: it was lost since they were checked. What went into the next lane
+// would be looked for by nobody, as the rows of the shards name the one before. It
+// is called with s.mu held.
+func (s *Store) laneOf(batches []*persistence.Batch) *ownLane {
+	own := s.own
+	if own == nil || own.lost {
+		return nil
+	}
+	for _, b := range batches {
+		if t := s.tenure(b.Shard); t == nil || t.own != own || t.epoch != b.Epoch || t.pending != b.Seq {
+			return nil
+		}
+	}
+	return own
 }
 
 // entryIn answers the entry that an append sends.

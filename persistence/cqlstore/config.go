@@ -71,7 +71,8 @@ type Config struct {
 	// ApplyAge is how long a committed effect may wait before it is written into the
 	// tables: default 5 s, 10 ms to 1 min.
 	ApplyAge time.Duration
-	// RingSize is how many entries a lane holds: default lane.RingSize, 8 to 65,536.
+	// RingSize is how many entries a lane holds: default lane.RingSize, 8 to that:
+	// whoever takes a shard over applies all that a ring has of it in one go.
 	RingSize int
 	// CacheBytes is about how much the rows of owned shards may take in memory that
 	// are in the tables as well: default 64 MiB.
@@ -175,7 +176,7 @@ func (c Config) Validate() error {
 	check(c.Shards >= 0 && c.Shards <= 1<<16, "shards %d: must lie between 1 and 65,536", c.Shards)
 	check(c.Lease >= time.Second && c.Lease <= 5*time.Minute, "lease %s: must lie between 1s and 5m", c.Lease)
 	check(c.ApplyAge >= 10*time.Millisecond && c.ApplyAge <= time.Minute, "apply age %s: must lie between 10ms and 1m", c.ApplyAge)
-	check(c.RingSize >= 8 && c.RingSize <= 1<<16, "ring size %d: must lie between 8 and 65,536", c.RingSize)
+	check(c.RingSize >= 8 && c.RingSize <= lane.AppliesMax, "ring size %d: must lie between 8 and %d", c.RingSize, lane.AppliesMax)
 	for name, d := range map[string]time.Duration{"connect timeout": c.ConnectTimeout, "timeout": c.Timeout, "commit timeout": c.CommitTimeout} {
 		check(d > 0 && d <= 10*time.Minute, "%s %s: must lie between 0 and 10m", name, d)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -404,5 +405,50 @@ func TestInheritedBucket(t *testing.T) {
 	prefix := []byte{byte(persistence.TableDue)}
 	if rows := db.rows(persistence.TableDue, string(prefix), string(successor(prefix))); len(rows) != 1 {
 		t.Errorf("%d rows are found after the owner before has removed the bucket, want 1", len(rows))
+	}
+}
+
+// TestOldestWhileABucketIsRemoved commits while a flush runs that has nothing of an
+// entry, but a bucket that was found empty. The new entry counts from the start as
+// one that is not in the tables: the ring must keep it.
+func TestOldestWhileABucketIsRemoved(t *testing.T) {
+	for _, err := range []error{nil, context.Canceled} {
+		m := newMemory(1, new(atomic.Int64))
+		row := persistence.DueRow{Due: time.Unix(1_800_000_000, 0), Target: nola.ActorRef{Namespace: "n", Type: "t", ID: "a"}, Kind: persistence.DueTimer}
+		b := new(persistence.Batch)
+		b.Reset(1, 2, 1)
+		b.PutDue(row)
+		m.know(persistence.TableDue, bucketOf(persistence.TableDue, b.Ops()[0].Key))
+		m.retire(m.bucket(persistence.TableDue, b.Ops()[0].Key), time.Unix(0, 0))
+		f := m.begin()
+		if f == nil {
+			t.Fatal("there is nothing to flush")
+		}
+		m.add([]lane.Effects{{Batch: b, First: 100}}, 7, time.Unix(0, 0))
+		if n := m.oldest(); n != 7 {
+			t.Errorf("while the flush runs, entries before %d are said to be in the tables, want 7", n)
+		}
+		f.end(err)
+		if n := m.oldest(); n != 7 {
+			t.Errorf("after a flush with error %v, entries before %d are said to be in the tables, want 7", err, n)
+		}
+		for n := 0; n < 2 && m.oldest() == 7; n++ {
+			m.begin().end(nil)
+		}
+		if n := m.oldest(); n != math.MaxInt64 {
+			t.Errorf("in the end, entries before %d are said to be in the tables", n)
+		}
+	}
+}
+
+// TestRecoveriesAreBounded recovers many lanes, one after the other.
+func TestRecoveriesAreBounded(t *testing.T) {
+	r := recoveries{byLane: map[lane.ID]*recovery{}}
+	for i := range byte(4 * recoveriesMax) {
+		r.byLane[lane.ID{i}] = &recovery{}
+		r.remember(lane.ID{i})
+		if n := len(r.byLane); n > recoveriesMax || r.byLane[lane.ID{i}] == nil {
+			t.Fatalf("%d results are kept, the newest among them: %v", n, r.byLane[lane.ID{i}] != nil)
+		}
 	}
 }

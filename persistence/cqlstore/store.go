@@ -32,6 +32,7 @@ type Store struct {
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	closed atomic.Bool
+	until  atomic.Int64 // the lease is held before this reading of uptime; 0: it is not
 	ends   sync.Once
 
 	shards  []atomic.Pointer[memory] // of acquired shards
@@ -304,6 +305,7 @@ func (s *Store) progress(own *ownLane) {
 	}
 	if own.w.State() > lane.StateOpen && own.w.State() != lane.StateAbandoned && !own.lost {
 		own.lost = true
+		s.until.Store(0)
 		s.cfg.Log.Error("lane lost", "lane", fmt.Sprintf("%x", own.id), "state", own.w.State().String())
 		s.wg.Go(func() { s.settle(own) })
 	}

@@ -126,7 +126,11 @@ func (l *link) begin(shard nola.ShardID, inv *peerv1.Invocation) (*flight, error
 	c.flow = &flow{l: l, kick: make(chan struct{}, 1), waiting: map[uint64]*flight{}, conn: l.client.Calls(l.ctx)}
 	go c.flow.send()
 	go c.flow.receive()
-	return c.flow.add(inv)
+	f, err := c.flow.add(inv)
+	if errors.Is(err, errBroken) { // before anything was sent
+		err = errUnreachable(l.name, err)
+	}
+	return f, err
 }
 
 var errBroken = errors.New("cluster: the stream is broken")
@@ -199,6 +203,7 @@ func (s *flow) send() {
 		select {
 		case <-s.kick:
 		case <-s.l.ctx.Done():
+			s.fail(s.l.ctx.Err()) // nobody receives on a stream that has sent nothing
 			return
 		}
 		s.mu.Lock()

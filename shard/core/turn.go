@@ -70,6 +70,10 @@ func (t *Turn) WasDue() bool {
 	return t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
 }
 
+// Unawaited reports whether no caller waits for the turn's answer. The deadline of its
+// call is that of this attempt, which begins with the turn.
+func (t *Turn) Unawaited() bool { return t.Call != nil && t.Call.origin != fromCaller }
+
 // Saw tells that the turn has seen something of the group seq: a nested call
 // brought it.
 func (t *Turn) Saw(seq nola.Seq) { t.dep = max(t.dep, seq) }
