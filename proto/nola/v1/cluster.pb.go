@@ -2259,13 +2259,13 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"_final_seqB\f\n" +
 	"\n" +
-	"_unapplied\"\xfd\x03\n" +
+	"_unapplied\"\xa7\x04\n" +
 	"\rPlacementRule\x12K\n" +
 	"\tnamespace\x18\x01 \x01(\tB-\xbaH*r(\x10\x01\x18\x80\x012!^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$R\tnamespace\x12\x1c\n" +
-	"\x04type\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04type\x12G\n" +
-	"\arequire\x18\x03 \x03(\v2#.nola.v1.PlacementRule.RequireEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\arequire\x12D\n" +
-	"\x06prefer\x18\x04 \x03(\v2\".nola.v1.PlacementRule.PreferEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x06prefer\x12A\n" +
-	"\x05avoid\x18\x05 \x03(\v2!.nola.v1.PlacementRule.AvoidEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x05avoid\x1a:\n" +
+	"\x04type\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04type\x12U\n" +
+	"\arequire\x18\x03 \x03(\v2#.nola.v1.PlacementRule.RequireEntryB\x16\xbaH\x13\x9a\x01\x10\x10 \"\x05r\x03(\x80\x01*\x05r\x03(\x80\x01R\arequire\x12R\n" +
+	"\x06prefer\x18\x04 \x03(\v2\".nola.v1.PlacementRule.PreferEntryB\x16\xbaH\x13\x9a\x01\x10\x10 \"\x05r\x03(\x80\x01*\x05r\x03(\x80\x01R\x06prefer\x12O\n" +
+	"\x05avoid\x18\x05 \x03(\v2!.nola.v1.PlacementRule.AvoidEntryB\x16\xbaH\x13\x9a\x01\x10\x10 \"\x05r\x03(\x80\x01*\x05r\x03(\x80\x01R\x05avoid\x1a:\n" +
 	"\fRequireEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -2315,10 +2315,11 @@ const file_nola_v1_cluster_proto_rawDesc = "" +
 	"\x05rules\x18\x01 \x03(\v2\x16.nola.v1.PlacementRuleR\x05rules\"M\n" +
 	"\x17SetPlacementRuleRequest\x122\n" +
 	"\x04rule\x18\x01 \x01(\v2\x16.nola.v1.PlacementRuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"\x1a\n" +
-	"\x18SetPlacementRuleResponse\"W\n" +
-	"\x1aDeletePlacementRuleRequest\x12%\n" +
-	"\tnamespace\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\tnamespace\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\"\x1d\n" +
+	"\x18SetPlacementRuleResponse\"d\n" +
+	"\x1aDeletePlacementRuleRequest\x12(\n" +
+	"\tnamespace\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tnamespace\x12\x1c\n" +
+	"\x04type\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04type\"\x1d\n" +
 	"\x1bDeletePlacementRuleResponse\"e\n" +
 	"\x11ListShardsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
