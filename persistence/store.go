@@ -102,6 +102,9 @@ type Laner interface {
 	// written, and those that have ended and are not cleared away. It reads a row for
 	// each.
 	Lanes(ctx context.Context) ([]LaneInfo, error)
+	// Unapplied answers how many entries of this store's own log may not be in the
+	// tables; found is false while it has none.
+	Unapplied() (lane [16]byte, entries uint64, found bool)
 }
 
 // LaneInfo is the log of one process.
@@ -112,9 +115,6 @@ type LaneInfo struct {
 	Sealed bool // nothing can be appended any more
 	// Final is the number of the last entry, -1 until that is decided.
 	Final int64
-	// Unapplied is how many entries may not be in the tables, -1 if this node does not
-	// know.
-	Unapplied int64
 }
 
 // The errors of a store.

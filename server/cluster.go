@@ -130,13 +130,21 @@ func (c *clusters) ListLanes(ctx context.Context, _ *connect.Request[nolav1.List
 	if err != nil {
 		return nil, err
 	}
+	unapplied := map[[16]byte]uint64{}
+	if c.s.cfg.Cluster != nil {
+		ctx, cancel := context.WithTimeout(ctx, shardsTimeout)
+		defer cancel()
+		unapplied = c.s.cfg.Cluster.Unapplied(ctx)
+	} else if id, n, found := store.Unapplied(); found {
+		unapplied[id] = n
+	}
 	for _, l := range lanes {
 		m := &nolav1.Lane{LaneId: hex.EncodeToString(l.ID[:]), NodeId: l.Node, Mode: l.Mode, Sealed: l.Sealed}
 		if l.Final >= 0 {
 			m.FinalSeq = proto.Uint64(uint64(l.Final))
 		}
-		if l.Unapplied >= 0 {
-			m.Unapplied = proto.Uint64(uint64(l.Unapplied))
+		if n, found := unapplied[l.ID]; found {
+			m.Unapplied = proto.Uint64(n)
 		}
 		out.Lanes = append(out.Lanes, m)
 	}

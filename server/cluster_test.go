@@ -341,6 +341,9 @@ func (a *account) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
 			return nil, err
 		}
 		return nil, add(-n)
+	case "burn":
+		t.Steps, _ = strconv.ParseUint(to, 10, 64)
+		return nil, nil
 	case "later":
 		ms, _ := strconv.ParseInt(to, 10, 64)
 		return nil, h.SetTimer(nola.Timer{Name: "later", Operation: "add", Payload: []byte("1"), Due: h.Now().Add(time.Duration(ms) * time.Millisecond)})
@@ -653,7 +656,14 @@ func TestClusterPlacementRules(t *testing.T) {
 	if err := set("", map[string]string{"name": "n1"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "n1 has all shards", func() bool { return len(c.list[1].part.Shards()) == clusterShards })
+	eventually(t, "n1 has all shards", func() bool {
+		for _, m := range []*member{c.list[0], c.list[2]} {
+			if !m.part.Ready() {
+				t.Fatalf("%s is not ready while shards move", m.name)
+			}
+		}
+		return len(c.list[1].part.Shards()) == clusterShards
+	})
 	l.goesOn(50)
 	eventually(t, "n1 tells of its load", func() bool {
 		list, err := c.list[0].Cluster.ListNodes(t.Context(), connect.NewRequest(&nolav1.ListNodesRequest{}))
@@ -680,6 +690,73 @@ func TestClusterPlacementRules(t *testing.T) {
 		return len(c.list[0].part.Shards()) > 0 && len(c.list[2].part.Shards()) > 0
 	})
 	l.ends()
+}
+
+// Shards whose node has far more to do than the others move there, and stay there.
+func TestClusterMovesLoad(t *testing.T) {
+	if os.Getenv("NOLA_SLOW") == "" {
+		t.Skip("nodes take a minute to know their load: NOLA_SLOW is not set")
+	}
+	c := newNodes(t, 3)
+	// One dear actor on each of six shards of one node: three times its share.
+	rows := c.list[0].part.Status().Shards
+	var dear []nola.ActorRef
+	busy, seen := rows[0].Node, map[nola.ShardID]bool{}
+	for i := 0; len(dear) < 6; i++ {
+		id := nola.ShardOf(accountRef(i), clusterShards)
+		if rows[id].Node == busy && !seen[id] {
+			seen[id] = true
+			dear = append(dear, accountRef(i))
+		}
+		if i > 10_000 {
+			t.Fatalf("%s has %d shards, six are needed", busy, len(seen))
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer stop()
+	for i, ref := range dear {
+		callers.Go(func() {
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				if _, err := c.list[i%3].Invoke(ctx, ref, "burn", []byte("10000000")); err != nil && ctx.Err() == nil {
+					t.Errorf("burn at %s: %v", ref, err)
+				}
+			}
+		})
+	}
+	away := func() (n int) {
+		c.dir.mu.Lock()
+		defer c.dir.mu.Unlock()
+		for id := range seen {
+			if c.dir.shards[id].Node != busy {
+				n++
+			}
+		}
+		return n
+	}
+	begun := time.Now()
+	for tick := time.NewTicker(time.Second); away() < 3; <-tick.C {
+		if time.Since(begun) > 4*cluster.LoadRest {
+			t.Fatalf("%d of 6 dear shards were moved: %+v", away(), c.list[0].part.Status().Moves)
+		}
+	}
+	c.rests()
+	// Until they have rested and a little longer, none goes back.
+	n := away()
+	begun = time.Now()
+	for tick := time.NewTicker(time.Second); time.Since(begun) < cluster.LoadRest+5*time.Second; <-tick.C {
+		if now := away(); now < n || now > 4 {
+			t.Fatalf("%d dear shards were moved, and then %d are elsewhere", n, now)
+		}
+	}
 }
 
 // Timers of a node that was killed fire at the nodes that take its shards, though

@@ -252,7 +252,7 @@ its lane is sealed, and cleared away when no shard needs it any more.`,
 		`nolactl lane list
 nolactl lane list -o json`)
 	list := leaf("list", "List the lanes", `List the lanes that are not cleared away. APPLY is how many entries may not be in the
-tables yet, which the node that is asked knows of its own lane alone.`,
+tables yet, as far as the node that writes the lane lives and answers.`,
 		`nolactl lane list
 nolactl lane list -o name`,
 		func(cmd *cobra.Command, _ []string) error {

@@ -456,18 +456,24 @@ func (s *Store) Lanes(ctx context.Context) ([]persistence.LaneInfo, error) {
 		if !found {
 			continue
 		}
-		info := persistence.LaneInfo{ID: id, Node: head.Node, Mode: modeName(head.Mode), Sealed: head.Sealed, Final: int64(head.FinalSeq), Unapplied: -1} //nolint:gosec // entries are few
+		info := persistence.LaneInfo{ID: id, Node: head.Node, Mode: modeName(head.Mode), Sealed: head.Sealed, Final: int64(head.FinalSeq)} //nolint:gosec // entries are few
 		if info.Final < 0 {
 			info.Final = -1
 		}
-		s.mu.Lock()
-		if own := s.own; own != nil && own.id == id && !own.lost {
-			info.Unapplied = int64(own.w.Sent() - own.appliedTo) //nolint:gosec // a ring has few
-		}
-		s.mu.Unlock()
 		list = append(list, info)
 	}
 	return list, nil
+}
+
+// Unapplied implements [persistence.Laner].
+func (s *Store) Unapplied() (id [16]byte, entries uint64, found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.own
+	if own == nil || own.lost {
+		return id, 0, false
+	}
+	return own.id, uint64(own.w.Sent() - own.appliedTo), true //nolint:gosec // never negative
 }
 
 // tidyLane trims a lane that no row of a shard names, which is read after the lane

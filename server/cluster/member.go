@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -140,6 +139,8 @@ type Status struct {
 	Shards []ShardRow
 	// Desired is the ID of the node that each shard belongs to.
 	Desired []string
+	// Settled says that the nodes were the same for some time, once since this process
+	// has joined.
 	Settled bool
 	// Moves are the shards that are not where they belong, and those that nodes would
 	// begin to move now because of load, in the order of their numbers.
@@ -407,6 +408,8 @@ type watcher struct {
 	shards []ShardRow
 	readAt time.Duration
 	calm   bool
+	// settled is set once it was known who lives.
+	settled bool
 }
 
 type outcome struct {
@@ -458,6 +461,7 @@ func (w *watcher) look(ctx context.Context, asked bool) []Step {
 		view.Settled = view.Settled && n.Rules == m.placement.version // until all go by the same
 	}
 	m.mu.Unlock()
+	w.settled = w.settled || view.Settled
 	w.measure(ended, view)
 	w.tell(view, nodes)
 	for _, gone := range w.members.Gone(ended, shards) {
@@ -498,7 +502,7 @@ func (w *watcher) tell(v View, rows []NodeRow) {
 		owned[s.Node]++
 		m.route(s.Shard, route{s.Epoch, cmpOr(s.Node, s.HandoffTo)}, true)
 	}
-	status := Status{Shards: v.Shards, Desired: w.planner.Desired(v), Settled: v.Settled, Moves: w.planner.Moves(v)}
+	status := Status{Shards: v.Shards, Desired: w.planner.Desired(v), Settled: w.settled, Moves: w.planner.Moves(v)}
 	for _, n := range v.Alive {
 		status.Nodes = append(status.Nodes, NodeStatus{n, owned[n.ID], requires(v.Rules, n.Labels)})
 	}
@@ -613,7 +617,53 @@ var nodeOperations = map[string]func(context.Context, *Member) ([]byte, error){
 		m.poke()
 		return nil, err
 	},
+	"Lane": func(_ context.Context, m *Member) ([]byte, error) {
+		var l ownLane
+		if store, ok := m.cfg.Store.(persistence.Laner); ok {
+			l.Lane, l.Unapplied, l.Found = store.Unapplied()
+		}
+		return json.Marshal(l)
+	},
 	"Shards": func(_ context.Context, m *Member) ([]byte, error) { return json.Marshal(m.shards.Shards()) },
+}
+
+// ownLane is what a node says of its lane.
+type ownLane struct {
+	Lane      [16]byte
+	Unapplied uint64
+	Found     bool
+}
+
+// Unapplied answers how many entries of each lane may not be in the tables, as far as
+// the nodes that write them answer.
+func (m *Member) Unapplied(ctx context.Context) map[[16]byte]uint64 {
+	all := map[[16]byte]uint64{}
+	for _, data := range m.askAll(ctx, "Lane") {
+		var l ownLane
+		if json.Unmarshal(data, &l) == nil && l.Found {
+			all[l.Lane] = l.Unapplied
+		}
+	}
+	return all
+}
+
+// askAll asks something of all nodes, and answers what those say that answer.
+func (m *Member) askAll(ctx context.Context, operation string) (answers [][]byte) {
+	var mu sync.Mutex // guards answers
+	var wg sync.WaitGroup
+	for _, n := range m.Status().Nodes {
+		wg.Go(func() {
+			data, err := m.askNode(ctx, n.ID, operation)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers = append(answers, data)
+		})
+	}
+	wg.Wait()
+	return answers
 }
 
 // askNode asks something of one node.
@@ -637,27 +687,15 @@ func (m *Member) askNode(ctx context.Context, id, operation string) ([]byte, err
 // AllShards describes the shards that nodes serve, by number; those of nodes that
 // do not answer are missing.
 func (m *Member) AllShards(ctx context.Context) map[nola.ShardID]nola.ShardInfo {
-	var mu sync.Mutex
 	all := map[nola.ShardID]nola.ShardInfo{}
-	var wg sync.WaitGroup
-	for _, n := range m.Status().Nodes {
-		wg.Go(func() {
-			var list []nola.ShardInfo
-			data, err := m.askNode(ctx, n.ID, "Shards")
-			if err != nil || json.Unmarshal(data, &list) != nil {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			maps.Insert(all, func(yield func(nola.ShardID, nola.ShardInfo) bool) {
-				for _, s := range list {
-					if !yield(s.Shard, s) {
-						return
-					}
-				}
-			})
-		})
+	for _, data := range m.askAll(ctx, "Shards") {
+		var list []nola.ShardInfo
+		if json.Unmarshal(data, &list) != nil {
+			continue
+		}
+		for _, s := range list {
+			all[s.Shard] = s
+		}
 	}
-	wg.Wait()
 	return all
 }

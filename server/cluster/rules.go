@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nolaproject/nola"
@@ -180,11 +179,7 @@ func (m *Member) changePlacement(ctx context.Context, change func(*persistence.P
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshPatience)
 	defer cancel()
-	var wg sync.WaitGroup
-	for _, n := range m.Status().Nodes {
-		wg.Go(func() { _, _ = m.askNode(ctx, n.ID, "Refresh") }) // who does not hear it looks by itself
-	}
-	wg.Wait()
+	m.askAll(ctx, "Refresh") // who does not hear it looks by itself
 	return nil
 }
 
