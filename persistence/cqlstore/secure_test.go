@@ -84,6 +84,13 @@ func TestSecureCluster(t *testing.T) {
 		t.Errorf("a role without rights: %v", err)
 	}
 	run(false)
+	until(t, "what was granted is in force", func() bool { // servers remember rights for 2 s
+		store, err := cqlstore.Open(t.Context(), as("nola", "choose another"))
+		if err == nil {
+			store.Close()
+		}
+		return err == nil
+	})
 
 	storetest.Run(t, func(t *testing.T) (persistence.Store, func(*testing.T) persistence.Store) {
 		for _, table := range []string{"lane_log", "lane_chunks", "lanes", "actor_rows", "shard_rows", "buckets", "shard_numbers", "listing", "objects", "object_parts", "catalogue"} {
