@@ -44,7 +44,8 @@ BUILD_GUEST      = GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-share
 # is named when its target runs, so that no suite is left out in silence.
 RACE_PACKAGES  := wasmhost persistence shard client server
 CRASH_PACKAGES := persistence/pebblestore persistence/cqlstore shard server cmd/nolad
-CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore tools/cluster
+CASSANDRA_PACKAGES := tools/cassandra persistence/cqlstore
+CLUSTER_PACKAGES := tools/cluster
 
 # $(call present,packages) keeps those that exist, as patterns for the go tool;
 # $(call absent,packages) is a command that names the others.
@@ -130,6 +131,11 @@ crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestL
 test-cassandra: ## run the tests that start a real Cassandra
 	@$(call absent,$(CASSANDRA_PACKAGES))
 	$(if $(call present,$(CASSANDRA_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -p 1 $(call present,$(CASSANDRA_PACKAGES)))
+
+.PHONY: test-cluster
+test-cluster: ## break the parts of three servers on three nodes of Cassandra, while clients call
+	@$(call absent,$(CLUSTER_PACKAGES))
+	$(if $(call present,$(CLUSTER_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 25m $(call present,$(CLUSTER_PACKAGES)))
 
 .PHONY: test-containers
 test-containers: ## run the store's tests on ScyllaDB and Cassandra in containers, where there is Docker

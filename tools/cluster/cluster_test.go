@@ -50,7 +50,7 @@ type world struct {
 // nothing happens twice, and no answer is older than its question.
 func TestCluster(t *testing.T) {
 	if os.Getenv("NOLA_SLOW") == "" {
-		t.Skip("needs three nodes of Cassandra: make test-cassandra starts them")
+		t.Skip("needs three nodes of Cassandra: make test-cluster starts them")
 	}
 	w := start(t)
 	for _, stage := range []struct {
