@@ -299,9 +299,14 @@ func (s *Store) answer(own *ownLane, a lane.Answer) {
 // called with s.mu held.
 func (s *Store) progress(own *ownLane) {
 	done := own.w.Committed()
+	closing := false
 	for len(own.sent) > 0 && own.sent[0].n <= done {
+		closing = closing || len(own.sent[0].shards) == 0
 		s.committed(own, own.sent[0])
 		own.sent = own.sent[1:]
+	}
+	if closing { // it has nothing to apply itself; not before, as what is committed must be in memory
+		s.applied(own)
 	}
 	if own.w.State() > lane.StateOpen && own.w.State() != lane.StateAbandoned && !own.lost {
 		own.lost = true
@@ -318,9 +323,6 @@ func (s *Store) committed(own *ownLane, e *sentEntry) {
 	for i, t := range e.shards {
 		t.last, t.pending, t.entry = e.effects[i].Batch.Seq, 0, e.n
 		t.m.add(e.effects[i:i+1], e.n, now)
-	}
-	if len(e.shards) == 0 { // a closing entry: there is nothing to apply
-		s.applied(own)
 	}
 	if e.spill != nil {
 		own.spills = append(own.spills, spilled{e.n, *e.spill})
