@@ -458,6 +458,9 @@ func (r *runner) do(t task) {
 		r.deliver(t.box, t.delivery)
 	default:
 		r.drive(t.box, t.input, nil, false)
+		if in, ok := t.input.(*core.Shed); ok {
+			r.m.room.asked.Add(-in.Bytes)
+		}
 	}
 }
 

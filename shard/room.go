@@ -17,6 +17,7 @@ import (
 type room struct {
 	bytes    atomic.Int64 // of instances, as their turns last told it
 	shedding atomic.Bool  // the clock has been asked to have actors leave
+	asked    atomic.Int64 // bytes that shards were asked for, and have not looked yet
 	waiting  atomic.Int64 // turns
 	shard    int          // where the clock goes on to have actors leave
 	mu       sync.Mutex   // guards freed
@@ -80,7 +81,7 @@ const (
 // somebody waits for memory. It is the clock's, which asks the shards in turn.
 func (m *Manager) shed() {
 	m.room.shedding.Store(false)
-	over := m.room.bytes.Load() - m.cfg.InstanceBytesMax
+	over := m.room.bytes.Load() - m.room.asked.Load() - m.cfg.InstanceBytesMax
 	if over <= 0 && m.room.waiting.Load() == 0 {
 		return
 	}
@@ -94,6 +95,7 @@ func (m *Manager) shed() {
 		m.room.shard = (m.room.shard + 1) % len(m.boxes)
 		if has := b.bytes.Load(); has > 0 {
 			bytes := min(has, max(part, has/shedShardPart)+1)
+			m.room.asked.Add(bytes)
 			m.bring(b, &core.Shed{Bytes: bytes})
 			over -= bytes
 		}

@@ -123,7 +123,7 @@ func TestCrashFaults(t *testing.T) {
 // number meets a fault. It answers how many requests there were.
 func workload(t *testing.T, server cqlfake.Config, mode cqlstore.Mode, at int, fault cqlfake.Fault) int {
 	s, c := fakeServer(t, server)
-	c.Mode, c.Timeout, c.ApplyAge = mode, 150*time.Millisecond, 10*time.Millisecond
+	c.Mode, c.Timeout, c.ApplyAge = mode, 400*time.Millisecond, 10*time.Millisecond
 	before := len(s.Requests())
 	var hit cqlfake.Request
 	s.Inject(func(r cqlfake.Request) cqlfake.Fault {
