@@ -121,11 +121,12 @@ race: guests ## run the concurrent packages under the race detector, TestConcurr
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
-crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, ten million turns in each other's slots, and schedules in every time zone
+crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, ten million turns in each other's slots, schedules in every time zone, and shards that move because of their load
 	@$(call absent,$(CRASH_PACKAGES))
 	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
 	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^TestConcurrent(Canary|RandomStreams)$$' ./wasmhost)
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
+	$(if $(call present,server),NOLA_SLOW=1 $(GO_TEST) -run '^TestClusterMovesLoad$$' ./server)
 
 .PHONY: test-cassandra
 test-cassandra: ## run the tests that start a real Cassandra

@@ -695,7 +695,7 @@ func TestClusterPlacementRules(t *testing.T) {
 // Shards whose node has far more to do than the others move there, and stay there.
 func TestClusterMovesLoad(t *testing.T) {
 	if os.Getenv("NOLA_SLOW") == "" {
-		t.Skip("nodes take a minute to know their load: NOLA_SLOW is not set")
+		t.Skip("nodes take a minute to know their load: make crash waits for that")
 	}
 	c := newNodes(t, 3)
 	// One dear actor on each of six shards of one node: three times its share.
