@@ -123,8 +123,8 @@ race: guests ## run the concurrent packages under the race detector, TestConcurr
 .PHONY: crash
 crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, ten million turns in each other's slots, schedules in every time zone, and shards that move because of their load
 	@$(call absent,$(CRASH_PACKAGES))
-	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
-	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -timeout 30m -run '^TestConcurrent(Canary|RandomStreams)$$' ./wasmhost)
+	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
+	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -run '^TestConcurrent(Canary|RandomStreams)$$' ./wasmhost)
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 	$(if $(call present,server),NOLA_SLOW=1 $(GO_TEST) -run '^TestClusterMovesLoad$$' ./server)
 

@@ -273,6 +273,7 @@ func (b *clusterBench) settle(ctx context.Context, but int) error {
 	defer cancel()
 	for {
 		settled := true
+		var seen []string
 		for i, c := range b.clients {
 			if i == but {
 				continue
@@ -283,6 +284,7 @@ func (b *clusterBench) settle(ctx context.Context, but int) error {
 			}
 			sum, with := 0, 0
 			for _, n := range res.Msg.GetNodes() {
+				seen = append(seen, fmt.Sprintf("%s sees %s %s with %d shards", b.c.Servers()[i].Name(), n.GetState(), n.GetName(), n.GetShards()))
 				if sum += int(n.GetShards()); n.GetShards() > 0 {
 					with++
 				}
@@ -302,7 +304,7 @@ func (b *clusterBench) settle(ctx context.Context, but int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the shards have no owners after %s: %w", ownersMax, ctx.Err())
+			return fmt.Errorf("the shards have no owners after %s: %w; %s", ownersMax, ctx.Err(), strings.Join(seen, ", "))
 		case <-time.After(ownersPoll):
 		}
 	}
