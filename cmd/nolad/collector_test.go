@@ -11,11 +11,19 @@ import (
 // run next, and how much memory it has. Who sets GOGC gets what it says.
 func TestCollectorHasRoom(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
+	if availableMemory() == 0 {
+		t.Error("how much memory there is cannot be told")
+	}
+	for memory, want := range map[uint64]uint64{0: garbageMin, 512 << 20: garbageMin, 4 << 30: 128 << 20, 1 << 40: garbageMax} {
+		if got := garbageOf(memory); got != want {
+			t.Errorf("of %d MiB %d may be garbage, want %d", memory>>20, got>>20, want>>20)
+		}
+	}
 	for name, tt := range map[string]struct {
 		gogc  string
 		right func(next int64) bool
 	}{
-		"by itself": {"", func(next int64) bool { return next >= 2*garbageMin }},
+		"by itself": {"", func(next int64) bool { return next >= 2*int64(garbageOf(availableMemory())) }},
 		"as told":   {"100", func(next int64) bool { return next < garbageMin }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -496,6 +496,7 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	if c.origin == fromSchedule {
 		c.sched.carry(&a.turn)
 	}
+	s.due.turned(&a.turn, 1)
 	out.Turns = append(out.Turns, &a.turn)
 }
 

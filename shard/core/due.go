@@ -15,10 +15,16 @@ import (
 
 // dueIndex is the start of the shard's due index in memory: everything up to a
 // position that moves ahead of the clock. What lies behind it stays on disk.
+//
+// Rows are brought about in the order of time, but for those of a namespace with as
+// many due turns as it may have: they wait here, where they cost least, and hold up
+// nobody else's.
 type dueIndex struct {
-	rows    dueHeap
+	spaces  spaceHeap            // those with rows whose time may come
+	byName  map[string]*dueSpace // those with rows or due turns
 	locals  dueHeap
 	bytes   int // payloads of rows
+	turnMax int // due turns of a namespace
 	flying  int // rows that were popped, whose invocations wait or run
 	entries map[dueKey]*dueEntry
 	pos     persistence.DueRow // rows up to here, inclusive, are in memory
@@ -27,6 +33,14 @@ type dueIndex struct {
 	// undone: those of groups that were not committed when it began.
 	recent []dueChange
 	serial uint64
+}
+
+// dueSpace is what a namespace has in the index.
+type dueSpace struct {
+	name  string
+	rows  dueHeap
+	turns int // due ones that wait to begin, or run
+	index int // among spaces; -1 if there are no rows, or too many turns
 }
 
 // dueEntry is a row of the due index, or, with local set, something to come back
@@ -76,22 +90,57 @@ func compareDue(x, y persistence.DueRow) int {
 	return cmp.Or(cmp.Compare(x.Kind, y.Kind), strings.Compare(x.Name, y.Name))
 }
 
-func (d *dueIndex) init() {
+func (d *dueIndex) init(limits Limits) {
+	d.turnMax = limits.DueTurnsMax
+	d.byName = make(map[string]*dueSpace)
 	d.entries = make(map[dueKey]*dueEntry)
 	d.after(time.Unix(0, 1), &localDue{load: true})
 }
 
-func (d *dueIndex) len() int { return len(d.rows) }
+func (d *dueIndex) len() int { return len(d.entries) }
 
 // first is what is due first: nothing of the index itself while full.
 func (d *dueIndex) first(full bool) *dueEntry {
 	switch {
-	case len(d.locals) == 0 && (full || len(d.rows) == 0):
+	case len(d.locals) == 0 && (full || len(d.spaces) == 0):
 		return nil
-	case full || len(d.rows) == 0 || len(d.locals) > 0 && before(d.locals[0], d.rows[0]):
+	case full || len(d.spaces) == 0 || len(d.locals) > 0 && before(d.locals[0], d.spaces[0].rows[0]):
 		return d.locals[0]
 	}
-	return d.rows[0]
+	return d.spaces[0].rows[0]
+}
+
+func (d *dueIndex) space(name string) *dueSpace {
+	sp := d.byName[name]
+	if sp == nil {
+		sp = &dueSpace{name: name, index: -1}
+		d.byName[name] = sp
+	}
+	return sp
+}
+
+// place puts a namespace that has changed where it belongs.
+func (d *dueIndex) place(sp *dueSpace) {
+	switch waits := len(sp.rows) > 0 && sp.turns < d.turnMax; {
+	case waits && sp.index < 0:
+		heap.Push(&d.spaces, sp)
+	case waits:
+		heap.Fix(&d.spaces, sp.index)
+	case sp.index >= 0:
+		heap.Remove(&d.spaces, sp.index)
+	}
+	if len(sp.rows) == 0 && sp.turns == 0 {
+		delete(d.byName, sp.name)
+	}
+}
+
+// turned counts due turns of a namespace in and out.
+func (d *dueIndex) turned(t *Turn, more int) {
+	if t.WasDue() {
+		sp := d.space(t.Act.ref.Namespace)
+		sp.turns += more
+		d.place(sp)
+	}
 }
 
 // full reports whether so many popped rows are under way that the next ones wait.
@@ -131,20 +180,26 @@ func (d *dueIndex) set(row persistence.DueRow, at time.Time, seq nola.Seq) {
 	if e := d.entries[k]; e != nil {
 		d.bytes -= rowBytes(&e.row)
 		e.row, e.at, e.seq = row, at, seq
-		heap.Fix(&d.rows, e.index)
+		sp := d.space(k.ref.Namespace)
+		heap.Fix(&sp.rows, e.index)
+		d.place(sp)
 		return
 	}
 	d.serial++
 	e := &dueEntry{row: row, at: at, seq: seq, serial: d.serial}
 	d.entries[k] = e
-	heap.Push(&d.rows, e)
+	sp := d.space(k.ref.Namespace)
+	heap.Push(&sp.rows, e)
+	d.place(sp)
 }
 
 func (d *dueIndex) remove(k dueKey) {
 	if e := d.entries[k]; e != nil {
 		d.bytes -= rowBytes(&e.row)
-		heap.Remove(&d.rows, e.index)
 		delete(d.entries, k)
+		sp := d.space(k.ref.Namespace)
+		heap.Remove(&sp.rows, e.index)
+		d.place(sp)
 	}
 }
 
@@ -175,11 +230,11 @@ func (s *Shard) forgetDue(row persistence.DueRow) {
 // knows of itself stays.
 func (s *Shard) spillDue() {
 	d := &s.due
-	if d.loading || len(d.rows) <= s.limits.DueRowsMax && d.bytes <= s.limits.DueBytesMax {
+	if d.loading || d.len() <= s.limits.DueRowsMax && d.bytes <= s.limits.DueBytesMax {
 		return
 	}
 	var rows []*dueEntry
-	for _, e := range d.rows {
+	for _, e := range d.entries { // in any order: they are sorted below
 		if !s.ownsDue(e.row) {
 			rows = append(rows, e)
 		}
@@ -299,7 +354,7 @@ func (in *expire) step(s *Shard, out *Output) {
 // readDue asks for the next rows when those in memory end soon.
 func (s *Shard) readDue(out *Output) {
 	d := &s.due
-	if d.loading || len(d.rows) > s.limits.DueRowsMax/2 || d.bytes > s.limits.DueBytesMax/2 {
+	if d.loading || d.len() > s.limits.DueRowsMax/2 || d.bytes > s.limits.DueBytesMax/2 {
 		return
 	}
 	if d.pos.Due.After(s.now.Add(s.limits.DueWindow / 2)) {
@@ -381,6 +436,34 @@ func (d *dueIndex) forgetRecent(committed nola.Seq) {
 		n++
 	}
 	d.recent = d.recent[n:]
+}
+
+// spaceHeap is a container/heap in the order of the first rows.
+type spaceHeap []*dueSpace
+
+func (h spaceHeap) Len() int { return len(h) }
+
+func (h spaceHeap) Less(i, j int) bool { return before(h[i].rows[0], h[j].rows[0]) }
+
+func (h spaceHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *spaceHeap) Push(x any) {
+	sp := x.(*dueSpace)
+	sp.index = len(*h)
+	*h = append(*h, sp)
+}
+
+func (h *spaceHeap) Pop() any {
+	old := *h
+	n := len(old) - 1
+	sp := old[n]
+	old[n] = nil
+	*h = old[:n]
+	sp.index = -1
+	return sp
 }
 
 // dueHeap is a container/heap in the order of time, then of arrival.

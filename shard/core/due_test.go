@@ -132,7 +132,7 @@ func TestUnknownSpecRests(t *testing.T) {
 // them all would keep callers out of the shard until the last one is under way.
 func TestATickBringsAboutSoMuch(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	const count, atOnce = 300, 64
+	const count, atOnce = 300, 16
 	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
 	var out core.Output
 	rows := func(l *core.Load) {
@@ -241,5 +241,120 @@ func TestUpdateDecidesInParts(t *testing.T) {
 	day := uint64(24*time.Hour/time.Second) - 60
 	if c := look().Counters[nola.OutcomeMissedWindow]; c.Count != day {
 		t.Errorf("of %d seconds %d have the outcome MISSED_WINDOW", day, c.Count)
+	}
+}
+
+// TestNoNamespaceTakesAllDueTurns has many timers of one namespace due, and behind
+// them one of another. The first namespace gets as many turns as the limit says, the
+// rest waits in the index; the other one's turn comes at once.
+func TestNoNamespaceTakesAllDueTurns(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const count, most, atOnce = 100, 8, 4
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{DueTurnsMax: most, DueAtOnce: atOnce}.WithDefaults())
+	timer := func(namespace string, id int, due time.Time) persistence.DueRow {
+		target := nola.ActorRef{Namespace: namespace, Type: "t", ID: fmt.Sprint(id)}
+		return persistence.DueRow{Due: due, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}}
+	}
+	var rows []persistence.DueRow
+	for i := range count {
+		rows = append(rows, timer("herd", i, now.Add(-time.Minute)))
+	}
+	rows = append(rows, timer("other", 0, now.Add(-time.Second)))
+	var out core.Output
+	var given []*core.Turn
+	begun := map[string]int{}
+	step := func(in core.Input) {
+		t.Helper()
+		out.Reset()
+		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
+			s.Step(now, todo[0], &out)
+			for _, l := range out.Loads {
+				if l.Kind == core.LoadDue {
+					l.Due, rows = rows, nil
+				}
+				todo = append(todo, l)
+			}
+			out.Loads = out.Loads[:0]
+		}
+		for _, turn := range out.Turns {
+			begun[turn.Act.Ref().Namespace]++
+			given = append(given, turn)
+		}
+	}
+	// ticks lets the shard do what it wants to do now.
+	ticks := func() {
+		t.Helper()
+		for n := 0; ; n++ {
+			if wake := s.Wake(); wake.IsZero() || wake.After(now) {
+				return
+			}
+			if n > count {
+				t.Fatal("the shard wants to be woken without end")
+			}
+			step(&core.Tick{})
+		}
+	}
+	ticks()
+	if got := begun["herd"]; got < most || got >= most+atOnce {
+		t.Errorf("%d turns of the herd wait or run, at most %d are right, and %d more of the last tick", got, most, atOnce-1)
+	}
+	if begun["other"] != 1 {
+		t.Errorf("the other namespace has %d turns, want 1", begun["other"])
+	}
+	for len(given) > 0 {
+		turn := given[0]
+		given = given[1:]
+		step(turn)
+		ticks()
+		if len(given) > most+atOnce { // one is the other namespace's
+			t.Fatalf("%d turns wait or run", len(given))
+		}
+	}
+	if begun["herd"] != count || begun["other"] != 1 {
+		t.Errorf("turns began %v, want %d and 1", begun, count)
+	}
+}
+
+// TestSchedulesInMemoryAreBounded asks twice for more schedules than may stay in
+// memory because they are due soon: most are read twice.
+func TestSchedulesInMemoryAreBounded(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const count, most = 50, 8
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{SchedulesMax: most}.WithDefaults())
+	var out core.Output
+	reads := 0
+	step := func(in core.Input) {
+		t.Helper()
+		out.Reset()
+		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
+			s.Step(now, todo[0], &out)
+			for _, l := range out.Loads {
+				if l.Kind == core.LoadSchedule {
+					reads++
+					l.Row, l.Found = behind(t, l.Schedule.ID, now), true
+					l.Row.Schedule.Spec.End = time.Time{}
+					l.Row.Progress.Through, l.Row.Progress.Due = now, now.Add(time.Second)
+				}
+				todo = append(todo, l)
+			}
+			out.Loads = out.Loads[:0]
+		}
+	}
+	step(&core.Tick{}) // reads what is due: nothing
+	for round, right := range []func(int) bool{
+		func(n int) bool { return n == count },
+		func(n int) bool { return n >= count-most && n < count },
+	} {
+		reads = 0
+		for i := range count {
+			id := fmt.Sprint((i + round*(count-most/2)) % count) // the second time beginning with those that came last
+			op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: nola.ScheduleRef{Target: nola.ActorRef{Namespace: "default", Type: "clock", ID: id}, ID: id}}
+			if step(op); op.Err != nil {
+				t.Fatal(op.Err)
+			}
+		}
+		if !right(reads) {
+			t.Errorf("round %d read %d of %d schedules, %d may stay in memory", round, reads, count, most)
+		}
 	}
 }

@@ -19,11 +19,13 @@ type Limits struct {
 	IdleAfter       time.Duration // an activation unused for so long is passivated: default 5 min
 	AsleepMax       int           // activations without an instance that are remembered for IdleAfter: default 128
 	DueWindow       time.Duration // how far ahead the due index is kept in memory: default 2 min
-	DueMax          int           // entries of the due index read at once: default 4,096
-	DueRowsMax      int           // entries of the due index in memory: default 16,384
+	DueMax          int           // entries of the due index read at once: default 512
+	DueRowsMax      int           // entries of the due index in memory: default 2,048
 	DueBytesMax     int           // their payloads: default 16 MiB
-	DueAtOnce       int           // due entries that one tick brings about; the others wait for the next one: default 64
+	DueAtOnce       int           // due entries that one tick brings about; the others wait for the next one: default 16
 	DueRunningMax   int           // due entries whose invocations wait or run; later ones wait in the index: default 16,384
+	DueTurnsMax     int           // due turns of one namespace that wait to begin or run; its later entries wait in the index: default 16
+	SchedulesMax    int           // schedules that stay in memory because they are due soon: default 256
 	AttemptsMax     int           // of a cast, timer or firing: default 5
 	BackoffMin      time.Duration // before the second attempt, doubled each time: default 1 s
 	BackoffMax      time.Duration // default 1 min
@@ -42,11 +44,13 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.IdleAfter, 5*time.Minute)
 	setDefault(&l.AsleepMax, 128)
 	setDefault(&l.DueWindow, 2*time.Minute)
-	setDefault(&l.DueMax, 4096)
-	setDefault(&l.DueRowsMax, 16_384)
+	setDefault(&l.DueMax, 512)
+	setDefault(&l.DueRowsMax, 2048)
 	setDefault(&l.DueBytesMax, 16<<20)
-	setDefault(&l.DueAtOnce, 64)
+	setDefault(&l.DueAtOnce, 16)
 	setDefault(&l.DueRunningMax, 16_384)
+	setDefault(&l.DueTurnsMax, 16)
+	setDefault(&l.SchedulesMax, 256)
 	setDefault(&l.AttemptsMax, 5)
 	setDefault(&l.BackoffMin, time.Second)
 	setDefault(&l.BackoffMax, time.Minute)

@@ -432,7 +432,8 @@ func (s *Shard) touchedSchedule(sc *schedule) {
 	}
 }
 
-// evict drops a schedule from memory that has nothing to do for a while. While
+// evict drops a schedule from memory that has nothing to do for a while, or for which
+// there is no room. While
 // the due index is being read nothing is dropped: the read may have missed the
 // schedule's row.
 func (s *Shard) evict(sc *schedule) {
@@ -449,7 +450,7 @@ func (s *Shard) evict(sc *schedule) {
 	}
 	due := sc.row.Progress.Due
 	if sc.exists && !due.IsZero() {
-		if due.Before(s.now.Add(soon)) {
+		if due.Before(s.now.Add(soon)) && len(s.schedules) <= s.limits.SchedulesMax {
 			return
 		}
 		if compareDue(sc.dueRow(due), s.due.pos) > 0 {

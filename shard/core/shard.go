@@ -75,7 +75,7 @@ func New(opened Opened, shards int, limits Limits) *Shard {
 	for _, ref := range opened.Backlog {
 		s.behind[ref] = true
 	}
-	s.due.init()
+	s.due.init(s.limits)
 	s.streams.init(opened)
 	s.sweep.init(opened.Floors)
 	s.openGroup()

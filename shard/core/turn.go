@@ -90,6 +90,7 @@ func (t *Turn) step(s *Shard, out *Output) {
 	}
 	a.running = false
 	s.turns--
+	s.due.turned(t, -1)
 	a.number++
 	if t.Shutdown == "" {
 		a.turns++
