@@ -30,7 +30,7 @@ type Options struct {
 	Shards int
 	// CacheBytes bounds the cache of blocks read from disk: default 16 MiB.
 	CacheBytes int64
-	// MemTableBytes is how much is written before a table is flushed: default 32
+	// MemTableBytes is how much is written before a table is flushed: default 16
 	// MiB, of which two may be in memory.
 	MemTableBytes int
 	// FS is the file system: default the machine's.
@@ -50,7 +50,7 @@ func (o Options) withDefaults() Options {
 		o.CacheBytes = 16 << 20
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = 32 << 20
+		o.MemTableBytes = 16 << 20
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default

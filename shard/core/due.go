@@ -23,9 +23,10 @@ type dueIndex struct {
 	spaces  spaceHeap            // those with rows whose time may come
 	byName  map[string]*dueSpace // those with rows or due turns
 	locals  dueHeap
-	bytes   int // payloads of rows
-	turnMax int // due turns of a namespace
-	flying  int // rows that were popped, whose invocations wait or run
+	bytes   int         // payloads of rows
+	turnMax int         // due turns of a namespace, while they end
+	full    []*dueSpace // have come to have too many in this step
+	flying  int         // rows that were popped, whose invocations wait or run
 	entries map[dueKey]*dueEntry
 	pos     persistence.DueRow // rows up to here, inclusive, are in memory
 	loading bool
@@ -37,11 +38,18 @@ type dueIndex struct {
 
 // dueSpace is what a namespace has in the index.
 type dueSpace struct {
-	name  string
-	rows  dueHeap
-	turns int // due ones that wait to begin, or run
-	index int // among spaces; -1 if there are no rows, or too many turns
+	name    string
+	rows    dueHeap
+	index   int    // among spaces; -1 if there are no rows, or too many turns
+	turns   int    // due ones that wait to begin, or run
+	most    int    // so many there may be
+	ended   uint64 // how many have ended
+	watched bool   // there is something to come back for
 }
+
+// duePatience is how long a namespace keeps its due turns while none of them ends:
+// then it gets twice as many. They may wait for what is due behind them.
+const duePatience = 100 * time.Millisecond
 
 // dueEntry is a row of the due index, or, with local set, something to come back
 // to that no crash needs to survive.
@@ -62,6 +70,8 @@ type localDue struct {
 	sched  *schedule   // whose operations that were put off go on
 	row    persistence.DueRow
 	load   bool          // the due index itself
+	space  *dueSpace     // has so many turns that its rows wait
+	ended  uint64        // of its turns, by then
 	wake   nola.ActorRef // has a backlog from an earlier tenure
 }
 
@@ -113,7 +123,7 @@ func (d *dueIndex) first(full bool) *dueEntry {
 func (d *dueIndex) space(name string) *dueSpace {
 	sp := d.byName[name]
 	if sp == nil {
-		sp = &dueSpace{name: name, index: -1}
+		sp = &dueSpace{name: name, index: -1, most: d.turnMax}
 		d.byName[name] = sp
 	}
 	return sp
@@ -121,7 +131,7 @@ func (d *dueIndex) space(name string) *dueSpace {
 
 // place puts a namespace that has changed where it belongs.
 func (d *dueIndex) place(sp *dueSpace) {
-	switch waits := len(sp.rows) > 0 && sp.turns < d.turnMax; {
+	switch waits := len(sp.rows) > 0 && sp.turns < sp.most; {
 	case waits && sp.index < 0:
 		heap.Push(&d.spaces, sp)
 	case waits:
@@ -132,13 +142,44 @@ func (d *dueIndex) place(sp *dueSpace) {
 	if len(sp.rows) == 0 && sp.turns == 0 {
 		delete(d.byName, sp.name)
 	}
+	if len(sp.rows) > 0 && sp.turns >= sp.most && !sp.watched {
+		sp.watched = true
+		d.full = append(d.full, sp)
+	}
+}
+
+// watchDue has the shard come back to namespaces that have come to have too many
+// turns.
+func (s *Shard) watchDue() {
+	d := &s.due
+	for _, sp := range d.full {
+		d.after(s.now.Add(duePatience), &localDue{space: sp, ended: sp.ended})
+	}
+	d.full = d.full[:0]
+}
+
+// unstick lets a namespace have more turns if none has ended.
+func (d *dueIndex) unstick(sp *dueSpace, ended uint64) {
+	sp.watched = false
+	if d.byName[sp.name] != sp {
+		return
+	}
+	if sp.turns >= sp.most && sp.ended == ended {
+		sp.most *= 2
+	}
+	d.place(sp)
 }
 
 // turned counts due turns of a namespace in and out.
 func (d *dueIndex) turned(t *Turn, more int) {
 	if t.WasDue() {
 		sp := d.space(t.Act.ref.Namespace)
-		sp.turns += more
+		if sp.turns += more; more < 0 {
+			sp.ended++
+		}
+		if sp.turns < d.turnMax {
+			sp.most = d.turnMax
+		}
 		d.place(sp)
 	}
 }
@@ -305,6 +346,8 @@ func (s *Shard) popLocal(l *localDue, out *Output) {
 		s.pump(l.stream, out)
 	case l.sched != nil:
 		s.goOn(l.sched, out)
+	case l.space != nil:
+		s.due.unstick(l.space, l.ended)
 	case l.load:
 		// readDue looks anyway.
 	case !l.wake.IsZero():

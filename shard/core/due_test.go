@@ -315,6 +315,45 @@ func TestNoNamespaceTakesAllDueTurns(t *testing.T) {
 	}
 }
 
+// TestDueTurnsThatWaitForOthers has as many due turns as a namespace may have, and
+// none of them ends: they may wait for timers behind them. Those come in time.
+func TestDueTurnsThatWaitForOthers(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	now := start
+	const count, most = 1000, 8
+	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{DueTurnsMax: most, DueAtOnce: 4}.WithDefaults())
+	var out core.Output
+	begun, asked := 0, false
+	for begun < count {
+		out.Reset()
+		for todo := []core.Input{&core.Tick{}}; len(todo) > 0; todo = todo[1:] {
+			s.Step(now, todo[0], &out)
+			for _, l := range out.Loads {
+				if l.Kind == core.LoadDue && !asked {
+					asked = true
+					for i := range count {
+						target := nola.ActorRef{Namespace: "default", Type: "t", ID: fmt.Sprint(i)}
+						l.Due = append(l.Due, persistence.DueRow{Due: start, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}})
+					}
+				}
+				todo = append(todo, l)
+			}
+			out.Loads = out.Loads[:0]
+		}
+		begun += len(out.Turns)
+		wake := s.Wake()
+		if begun < count && (wake.IsZero() || wake.Sub(start) > time.Second) {
+			t.Fatalf("%d of %d turns have begun, and the shard wants to be woken %s later", begun, count, wake.Sub(start))
+		}
+		if wake.After(now) {
+			now = wake
+		}
+	}
+	if now.Equal(start) {
+		t.Errorf("%d turns began at once", count)
+	}
+}
+
 // TestSchedulesInMemoryAreBounded asks twice for more schedules than may stay in
 // memory because they are due soon: most are read twice.
 func TestSchedulesInMemoryAreBounded(t *testing.T) {

@@ -95,6 +95,7 @@ func (s *Shard) Step(now time.Time, in Input, out *Output) {
 	in.step(s, out)
 	s.restart(out)
 	s.spillDue()
+	s.watchDue()
 	out.Commit = out.Commit || s.wantsCommit()
 	if s.leaving != nil {
 		s.leave(out)
