@@ -25,7 +25,7 @@ import (
 )
 
 // overloadBytes is how much memory an overloaded server may take on top of what
-// it has while idle.
+// it has while idle. Garbage that may gather for longer is not counted: GOGC is set.
 const overloadBytes = 200 << 20
 
 // posted is the gateway's answer.
@@ -75,6 +75,7 @@ func request(t testing.TB, method, url, body string, headers ...string) (p poste
 // TestOverload: one actor is busy and 3,000 callers want it. Those for whom
 // there is no room are refused at once, others are served, and memory is bounded.
 func TestOverload(t *testing.T) {
+	t.Setenv("GOGC", "100")
 	p := serve(t, t.TempDir())
 	c := dial(t, p.url, client.Options{Retries: -1})
 	push(t, c, "kitchen", "counter")
@@ -172,6 +173,7 @@ func retryInfo(err error) time.Duration {
 // many, find nothing and leave nothing: no actor, no row, no name in the metrics,
 // no memory.
 func TestMissingModuleFlood(t *testing.T) {
+	t.Setenv("GOGC", "100")
 	const callers = 10_000
 	admin := steadyAddress(t)
 	p := serve(t, t.TempDir(), "--admin-listen", admin)
