@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"runtime/debug"
+	"runtime/metrics"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,7 +33,7 @@ func TestCrashOutcomesUnderEverything(t *testing.T) {
 	}
 	rounds := 1
 	if os.Getenv("NOLA_SLOW") != "" {
-		rounds = 40
+		rounds = 10
 	}
 	for round := range rounds {
 		outcomesUnderEverything(t, *seed+int64(round))
@@ -40,8 +43,36 @@ func TestCrashOutcomesUnderEverything(t *testing.T) {
 	}
 }
 
+// boundMemory ends the process, with what each goroutine does, if it takes so much
+// memory that the machine would come to a halt before the test does.
+func boundMemory(t *testing.T, seed int64) {
+	const most = 4 << 30
+	debug.SetTraceback("all")
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		for tick := time.NewTicker(100 * time.Millisecond); ; {
+			select {
+			case <-done:
+				tick.Stop()
+				return
+			case <-tick.C:
+			}
+			if metrics.Read(heap); heap[0].Value.Uint64() > most {
+				panic(fmt.Sprintf("%d MiB are in use; repeat with -seed=%d", heap[0].Value.Uint64()>>20, seed))
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(done)
+		wg.Wait()
+	})
+}
+
 func outcomesUnderEverything(t *testing.T, seed int64) {
 	t.Logf("repeat with -seed=%d", seed)
+	boundMemory(t, seed)
 	const period = 7 * time.Minute
 	r := rand.New(rand.NewSource(seed))
 	var clock wallClock
