@@ -19,9 +19,10 @@ type committer struct {
 	kick  chan struct{}
 	work  *work // a share is held while busy
 
-	// running is held from taking batches until their verdicts are stepped.
-	running sync.Mutex
-	closed  bool // guarded by running: nothing is committed any more
+	// running is held from taking batches until their verdicts are stepped, taking
+	// while they are taken.
+	running, taking sync.Mutex
+	closed          bool // guarded by taking: nothing is committed any more
 	// Used by whoever commits.
 	boxes   []*box
 	batches []*persistence.Batch
@@ -46,11 +47,17 @@ func (c *committer) request(b *box) (lead bool) {
 	return lead
 }
 
-// close waits for the commit that is under way and lets no other begin.
+// close lets no commit begin any more.
 func (c *committer) close() {
+	c.taking.Lock()
+	defer c.taking.Unlock()
+	c.closed = true
+}
+
+// wait waits for the commit that is under way.
+func (c *committer) wait() {
 	c.running.Lock()
 	defer c.running.Unlock()
-	c.closed = true
 }
 
 // handOver leaves the commit to the committer goroutine.
@@ -78,37 +85,17 @@ func (m *Manager) commitReady() (more bool) {
 	runtime.Gosched()
 	c.running.Lock()
 	defer c.running.Unlock()
-	if c.closed {
+	bytes, open := m.take()
+	if !open {
 		return false
 	}
-	c.mu.Lock()
-	c.boxes = append(c.boxes[:0], c.ready...)
-	c.ready = c.ready[:0]
-	for _, b := range c.boxes {
-		b.ready = false
-	}
-	c.mu.Unlock()
-
-	c.batches = c.batches[:0]
-	boxes := c.boxes[:0]
-	bytes := 0
-	for _, b := range c.boxes {
-		b.mu.Lock()
-		if batch := b.core.TakeBatch(); batch != nil {
-			c.batches = append(c.batches, batch)
-			boxes = append(boxes, b)
-			bytes += batch.Bytes()
-			b.written.Add(uint64(batch.Bytes()))
-		}
-		b.mu.Unlock()
-	}
-	if len(boxes) > 0 {
+	if len(c.batches) > 0 {
 		began := time.Now()
 		verdicts := m.cfg.Store.Commit(c.batches)
 		if f := m.cfg.Events.Commit; f != nil {
-			f(len(boxes), bytes, time.Since(began))
+			f(len(c.batches), bytes, time.Since(began))
 		}
-		for i, b := range boxes {
+		for i, b := range c.boxes {
 			m.concluded(b, c.batches[i], verdicts[i])
 		}
 	}
@@ -118,6 +105,36 @@ func (m *Manager) commitReady() (more bool) {
 		c.work.end()
 	}
 	return c.busy
+}
+
+// take takes the batches of the boxes that are ready, and answers their bytes. It
+// is false if nothing is committed any more.
+func (m *Manager) take() (bytes int, open bool) {
+	c := &m.commit
+	c.taking.Lock()
+	defer c.taking.Unlock()
+	if c.closed {
+		return 0, false
+	}
+	c.mu.Lock()
+	ready := append(c.boxes[:0], c.ready...)
+	c.ready = c.ready[:0]
+	for _, b := range ready {
+		b.ready = false
+	}
+	c.mu.Unlock()
+	c.boxes, c.batches = ready[:0], c.batches[:0]
+	for _, b := range ready {
+		b.mu.Lock()
+		if batch := b.core.TakeBatch(); batch != nil {
+			c.batches = append(c.batches, batch)
+			c.boxes = append(c.boxes, b)
+			bytes += batch.Bytes()
+			b.written.Add(uint64(batch.Bytes()))
+		}
+		b.mu.Unlock()
+	}
+	return bytes, true
 }
 
 // concluded steps the verdict on b's batch.

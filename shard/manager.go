@@ -306,13 +306,15 @@ func (m *Manager) Drain(ctx context.Context) error {
 }
 
 // Close ends all goroutines and instances. Turns that still run are
-// interrupted; a commit under way ends, and nothing is committed afterwards.
-// Call Drain first to let turns end.
+// interrupted, and run again elsewhere if a cast, timer or firing brought them; a
+// commit under way ends, and nothing is committed afterwards. Call Drain first to
+// let turns end.
 func (m *Manager) Close() error {
 	m.draining.Store(true)
+	m.commit.close() // first: that a turn was interrupted is no outcome of it
 	m.stop()
 	m.tokens.close()
-	m.commit.close()
+	m.commit.wait()
 	var out core.Output
 	for _, b := range m.boxes {
 		out.Reset()

@@ -244,7 +244,10 @@ func TestDeleteInterruptsTheFiring(t *testing.T) {
 // TestDeleteActorWaitsForTheFiring deletes an actor whose firing runs: the turn
 // ends before the delete is answered, and what it did goes with the actor.
 func TestDeleteActorWaitsForTheFiring(t *testing.T) {
-	w := newWorld(t, 1)
+	fired := make(chan nola.Occurrence, 1)
+	w := newWorld(t, 1, func(w *world) {
+		w.cfg.Events.Fired = func(_ nola.ScheduleRef, o nola.Occurrence, _ []byte) { fired <- o }
+	})
 	w.running(nola.Policy{})
 	deleted := make(chan error, 1)
 	go func() { deleted <- w.m.DeleteActor(context.Background(), ref("a")) }()
@@ -261,7 +264,7 @@ func TestDeleteActorWaitsForTheFiring(t *testing.T) {
 	if err := <-deleted; err != nil {
 		t.Fatal(err)
 	}
-	if o := <-w.fired; o.Outcome != nola.OutcomeFired {
+	if o := <-fired; o.Outcome != nola.OutcomeFired {
 		t.Errorf("the firing ended as %v", o.Outcome)
 	}
 	if got := w.must("a", "get", "log"); got != "" {

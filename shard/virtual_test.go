@@ -11,9 +11,9 @@ import (
 
 var virtualStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newVirtualWorld(t *testing.T) (*world, *shard.VirtualClock) {
+func newVirtualWorld(t *testing.T, change ...func(*world)) (*world, *shard.VirtualClock) {
 	clock := shard.NewVirtualClock(virtualStart)
-	return newWorld(t, 4, func(w *world) { w.cfg.Virtual = clock }), clock
+	return newWorld(t, 4, append(change, func(w *world) { w.cfg.Virtual = clock })...), clock
 }
 
 func (w *world) advance(t *testing.T, to time.Time) {
@@ -28,7 +28,11 @@ func (w *world) advance(t *testing.T, to time.Time) {
 // TestAdvanceFiresEachAtItsTime lets a schedule run for 30 days and looks at once
 // at what became of each nominal time.
 func TestAdvanceFiresEachAtItsTime(t *testing.T) {
-	w, clock := newVirtualWorld(t)
+	const days = 30
+	fired := make(chan nola.Occurrence, 2*days)
+	w, clock := newVirtualWorld(t, func(w *world) {
+		w.cfg.Events.Fired = func(_ nola.ScheduleRef, o nola.Occurrence, _ []byte) { fired <- o }
+	})
 	_, err := w.m.CreateSchedule(context.Background(), nola.Schedule{
 		Namespace: "default", ID: "daily", Incarnation: 1, Target: ref("a"), Operation: "inc",
 		Spec:   nola.Spec{Cron: []nola.Cron{{Expression: "0 6 * * *"}}},
@@ -37,12 +41,12 @@ func TestAdvanceFiresEachAtItsTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.advance(t, clock.Now().Add(30*24*time.Hour))
-	if len(w.fired) != 30 {
-		t.Fatalf("%d firings in 30 days", len(w.fired))
+	w.advance(t, clock.Now().Add(days*24*time.Hour))
+	if len(fired) != days {
+		t.Fatalf("%d firings in %d days", len(fired), days)
 	}
-	for day := range 30 {
-		o := <-w.fired
+	for day := range days {
+		o := <-fired
 		want := virtualStart.Add(time.Duration(day)*24*time.Hour + 6*time.Hour)
 		if !o.Nominal.Equal(want) || !o.Started.Equal(want) || !o.Ended.Equal(want) || !o.OK {
 			t.Errorf("firing %d: %+v, want one at %s", day, o, want)

@@ -30,7 +30,6 @@ type world struct {
 	wrap  func(persistence.Store) persistence.Store
 	open  func() (persistence.Store, error)
 	cfg   shard.Config
-	fired chan nola.Occurrence
 	// current, if set, is what Module answers in place of code.
 	current nola.Module
 	// versions, if there are some, are those of the module, from 1 on; the last one
@@ -43,10 +42,9 @@ type world struct {
 func newWorld(t testing.TB, shards int, change ...func(*world)) *world {
 	t.Helper()
 	w := &world{
-		t:     t,
-		disk:  memstore.NewDisk(persistence.ClusterInfo{ID: [16]byte{1}, Shards: shards, Secret: [32]byte{2}}),
-		code:  newModule(),
-		fired: make(chan nola.Occurrence, 1<<16),
+		t:    t,
+		disk: memstore.NewDisk(persistence.ClusterInfo{ID: [16]byte{1}, Shards: shards, Secret: [32]byte{2}}),
+		code: newModule(),
 	}
 	for _, f := range change {
 		f(w)
@@ -72,7 +70,6 @@ func (w *world) start() {
 	cfg := w.cfg
 	cfg.Store, cfg.Modules = w.store, w
 	cfg.Logger = slog.New(slog.DiscardHandler)
-	cfg.Events.Fired = func(_ nola.ScheduleRef, o nola.Occurrence, _ []byte) { w.fired <- o }
 	w.m, err = shard.Open(context.Background(), cfg)
 	if err != nil {
 		w.t.Fatal(err)
@@ -83,7 +80,7 @@ func (w *world) close() {
 	if w.m != nil {
 		_ = w.m.Close()
 		_ = w.store.Close()
-		w.m = nil
+		w.m, w.store = nil, nil // a test may have thousands of worlds
 	}
 }
 
@@ -395,8 +392,8 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			}
 		}
 		return string(reply), h.Put([]byte("got"), reply)
-	case "cast": // id|op|arg
-		_, err := h.Cast(nola.OutCall{ID: at(0), Operation: at(1), Payload: []byte(at(2))})
+	case "cast": // id|op|arg...
+		_, err := h.Cast(nola.OutCall{ID: at(0), Operation: at(1), Payload: []byte(strings.Join(args[2:], "|"))})
 		return "", err
 	case "castmany": // id|n: numbers 0..n-1 to append
 		n, _ := strconv.Atoi(at(1))
