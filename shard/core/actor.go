@@ -17,6 +17,7 @@ type Activation struct {
 
 	ref     nola.ActorRef
 	loading bool
+	due     int     // calls that are due and wait until it is loaded
 	waiting []Input // arrived while loading
 	exists  bool
 	meta    persistence.Meta
@@ -277,6 +278,8 @@ func (s *Shard) activation(ref nola.ActorRef, out *Output) *Activation {
 // loaded takes in what the store has of an actor.
 func (s *Shard) loadedActor(l *Load, out *Output) {
 	a := l.act
+	s.due.reads(a.ref.Namespace, -a.due)
+	a.due = 0
 	if s.acts[a.ref] != a {
 		return
 	}
@@ -358,6 +361,10 @@ func (c *Call) step(s *Shard, out *Output) {
 	}
 	if a.loading {
 		a.waiting = append(a.waiting, c)
+		if c.wasDue() {
+			a.due++
+			s.due.reads(a.ref.Namespace, 1)
+		}
 		return
 	}
 	s.touch(a)

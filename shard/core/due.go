@@ -40,15 +40,17 @@ type dueIndex struct {
 type dueSpace struct {
 	name    string
 	rows    dueHeap
-	index   int    // among spaces; -1 if there are no rows, or too many turns
+	index   int    // among spaces; -1 if there are no rows, or the namespace is busy
 	turns   int    // due ones that wait to begin, or run
-	most    int    // so many there may be
+	loads   int    // what is read from the store for such turns to begin
+	most    int    // so many there may be, of both
 	ended   uint64 // how many have ended
 	watched bool   // there is something to come back for
 }
 
 // duePatience is how long a namespace keeps its due turns while none of them ends:
-// then it gets twice as many. They may wait for what is due behind them.
+// then it gets twice as many, since they may wait for what is due behind them. As
+// soon as one ends it gets no new ones until it has no more than it may.
 const duePatience = 100 * time.Millisecond
 
 // dueEntry is a row of the due index, or, with local set, something to come back
@@ -131,7 +133,7 @@ func (d *dueIndex) space(name string) *dueSpace {
 
 // place puts a namespace that has changed where it belongs.
 func (d *dueIndex) place(sp *dueSpace) {
-	switch waits := len(sp.rows) > 0 && sp.turns < sp.most; {
+	switch waits := len(sp.rows) > 0 && !sp.busy(); {
 	case waits && sp.index < 0:
 		heap.Push(&d.spaces, sp)
 	case waits:
@@ -139,14 +141,17 @@ func (d *dueIndex) place(sp *dueSpace) {
 	case sp.index >= 0:
 		heap.Remove(&d.spaces, sp.index)
 	}
-	if len(sp.rows) == 0 && sp.turns == 0 {
+	if len(sp.rows) == 0 && sp.turns+sp.loads == 0 {
 		delete(d.byName, sp.name)
 	}
-	if len(sp.rows) > 0 && sp.turns >= sp.most && !sp.watched {
+	if len(sp.rows) > 0 && sp.busy() && !sp.watched {
 		sp.watched = true
 		d.full = append(d.full, sp)
 	}
 }
+
+// busy reports whether the namespace has as many due turns as it may.
+func (sp *dueSpace) busy() bool { return sp.turns+sp.loads >= sp.most }
 
 // watchDue has the shard come back to namespaces that have come to have too many
 // turns.
@@ -164,7 +169,7 @@ func (d *dueIndex) unstick(sp *dueSpace, ended uint64) {
 	if d.byName[sp.name] != sp {
 		return
 	}
-	if sp.turns >= sp.most && sp.ended == ended {
+	if sp.busy() && sp.ended == ended {
 		sp.most *= 2
 	}
 	d.place(sp)
@@ -176,10 +181,17 @@ func (d *dueIndex) turned(t *Turn, more int) {
 		sp := d.space(t.Act.ref.Namespace)
 		if sp.turns += more; more < 0 {
 			sp.ended++
+			sp.most = max(d.turnMax, sp.turns+sp.loads)
 		}
-		if sp.turns < d.turnMax {
-			sp.most = d.turnMax
-		}
+		d.place(sp)
+	}
+}
+
+// reads counts what is read from the store for due turns of a namespace.
+func (d *dueIndex) reads(namespace string, more int) {
+	if more != 0 {
+		sp := d.space(namespace)
+		sp.loads += more
 		d.place(sp)
 	}
 }
@@ -365,7 +377,12 @@ func (s *Shard) popRow(row persistence.DueRow, out *Output) {
 		c.step(s, out)
 	case persistence.DueSchedule, persistence.DueReminder:
 		ref := nola.ScheduleRef{Target: row.Target, ID: row.Name, Reminder: row.Kind == persistence.DueReminder}
-		s.advance(s.schedule(ref, out), out)
+		sc := s.schedule(ref, out)
+		if sc.loading && !sc.due {
+			sc.due = true
+			s.due.reads(ref.Target.Namespace, 1)
+		}
+		s.advance(sc, out)
 	case persistence.DueDeferred:
 		expireOrder(row).step(s, out)
 	case persistence.DueKeyExpiry:

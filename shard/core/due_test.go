@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,40 +29,89 @@ func behind(t *testing.T, id string, now time.Time) persistence.ScheduleRow {
 	return persistence.ScheduleRow{Schedule: sd, Progress: plan.Start(&sd, now.Add(-24*time.Hour))}
 }
 
+// desk steps inputs into a shard and answers what the shard asks the store for.
+type desk struct {
+	t   *testing.T
+	s   *core.Shard
+	now time.Time
+	out core.Output // of the last step
+	// load fills in what the store has. If it is false, the store has not answered
+	// yet. Without it the store is empty.
+	load func(*core.Load) bool
+}
+
+func newDesk(t *testing.T, limits core.Limits, load func(*core.Load) bool) *desk {
+	return &desk{
+		t: t, s: core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, limits.WithDefaults()),
+		now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), load: load,
+	}
+}
+
+func (d *desk) step(in core.Input) {
+	d.out.Reset()
+	for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
+		d.s.Step(d.now, todo[0], &d.out)
+		for _, l := range d.out.Loads {
+			if d.load == nil || d.load(l) {
+				todo = append(todo, l)
+			}
+		}
+		d.out.Loads = d.out.Loads[:0]
+	}
+}
+
+// ticks lets the shard do what it wants to do now. seen is told after each tick.
+func (d *desk) ticks(seen func()) {
+	d.t.Helper()
+	for n := 0; ; n++ {
+		if wake := d.s.Wake(); wake.IsZero() || wake.After(d.now) {
+			return
+		}
+		if n > 10_000 {
+			d.t.Fatal("the shard wants to be woken without end")
+		}
+		d.step(&core.Tick{})
+		seen()
+	}
+}
+
+// dueTimer is a timer of an actor of its own.
+func dueTimer(namespace string, id int, due time.Time) persistence.DueRow {
+	target := nola.ActorRef{Namespace: namespace, Type: "t", ID: fmt.Sprint(id)}
+	return persistence.DueRow{Due: due, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}}
+}
+
+// dueSchedule is the row of a schedule of an actor of its own.
+func dueSchedule(namespace string, id int, due time.Time) persistence.DueRow {
+	target := nola.ActorRef{Namespace: namespace, Type: "clock", ID: fmt.Sprint(id)}
+	return persistence.DueRow{Due: due, Target: target, Kind: persistence.DueSchedule, Name: "s"}
+}
+
 // TestWhatATickMakesDueWaitsForTheNext has two schedules decide about a day of
 // seconds each. One decision takes them a part of the way; the rest is due at
 // once, and must wait for the next tick, or the first one keeps everybody out
 // until it is done.
 func TestWhatATickMakesDueWaitsForTheNext(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	rows := map[string]persistence.ScheduleRow{"a": behind(t, "a", now), "b": behind(t, "b", now)}
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
-	var out core.Output
-	step := func(in core.Input) {
-		t.Helper()
-		out.Reset()
-		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
-			s.Step(now, todo[0], &out)
-			for _, l := range out.Loads {
-				switch l.Kind {
-				case core.LoadDue:
-					for id, row := range rows {
-						l.Due = append(l.Due, persistence.DueRow{Due: row.Progress.Due, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: id})
-					}
-				case core.LoadSchedule:
-					l.Row, l.Found = rows[l.Schedule.ID], true
-				default:
-					t.Fatalf("a load of kind %d", l.Kind)
-				}
-				todo = append(todo, l)
+	rows := map[string]persistence.ScheduleRow{}
+	d := newDesk(t, core.Limits{}, func(l *core.Load) bool {
+		switch l.Kind {
+		case core.LoadDue:
+			for id, row := range rows {
+				l.Due = append(l.Due, persistence.DueRow{Due: row.Progress.Due, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: id})
 			}
-			out.Loads = out.Loads[:0]
+		case core.LoadSchedule:
+			l.Row, l.Found = rows[l.Schedule.ID], true
+		default:
+			t.Fatalf("a load of kind %d", l.Kind)
 		}
-	}
+		return true
+	})
+	s, now := d.s, d.now
+	rows["a"], rows["b"] = behind(t, "a", now), behind(t, "b", now)
 	through := func(id string) time.Time {
 		t.Helper()
 		op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: nola.ScheduleRef{Target: rows[id].Schedule.Target, ID: id}}
-		step(op)
+		d.step(op)
 		if op.Err != nil {
 			t.Fatal(op.Err)
 		}
@@ -69,7 +119,7 @@ func TestWhatATickMakesDueWaitsForTheNext(t *testing.T) {
 	}
 	const part = scheduler.NominalsMax * time.Second
 	start := rows["a"].Progress.Through
-	step(&core.Tick{}) // reads what is due, and decides a first part
+	d.step(&core.Tick{}) // reads what is due, and decides a first part
 	if a, b := through("a"), through("b"); !a.Equal(start.Add(part)) || !b.Equal(a) {
 		t.Fatalf("at first they came to %s and %s, want %s", a, b, start.Add(part))
 	}
@@ -79,7 +129,7 @@ func TestWhatATickMakesDueWaitsForTheNext(t *testing.T) {
 		if wake := s.Wake(); wake.IsZero() || wake.After(now) {
 			t.Fatalf("with times to decide the shard wants to be woken at %s, it is %s", wake, now)
 		}
-		step(&core.Tick{})
+		d.step(&core.Tick{})
 		want := last.Add(part)
 		if want.After(end) {
 			want = end
@@ -102,75 +152,54 @@ func TestWhatATickMakesDueWaitsForTheNext(t *testing.T) {
 // which a firing ran when the last tenure ended. Nobody can say what the end of
 // that firing means, so it does not begin again.
 func TestUnknownSpecRests(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	row := behind(t, "a", now)
+	var row persistence.ScheduleRow
+	d := newDesk(t, core.Limits{}, func(l *core.Load) bool {
+		switch l.Kind {
+		case core.LoadDue:
+			l.Due = append(l.Due, persistence.DueRow{Due: row.Progress.Running[0].Nominal, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: "a"})
+		case core.LoadSchedule:
+			l.Row, l.Found = row, true
+		default:
+			t.Fatalf("a load of kind %d: the firing begins", l.Kind)
+		}
+		return true
+	})
+	row = behind(t, "a", d.now)
 	row.Schedule.Spec = nola.Spec{Cron: []nola.Cron{{Expression: "0 25 * * *"}}}
-	row.Progress.Running = []nola.Running{{Nominal: now, Kind: nola.OccurrenceRegular, Started: now, Attempts: 1}}
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
-	var out core.Output
-	for todo := []core.Input{&core.Tick{}}; len(todo) > 0; todo = todo[1:] {
-		out.Reset()
-		s.Step(now, todo[0], &out)
-		if len(out.Turns) > 0 {
-			t.Fatalf("a turn begins: %+v", out.Turns[0])
-		}
-		for _, l := range out.Loads {
-			switch l.Kind {
-			case core.LoadDue:
-				l.Due = append(l.Due, persistence.DueRow{Due: now, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: "a"})
-			case core.LoadSchedule:
-				l.Row, l.Found = row, true
-			default:
-				t.Fatalf("a load of kind %d: the firing begins", l.Kind)
-			}
-			todo = append(todo, l)
-		}
+	row.Progress.Running = []nola.Running{{Nominal: d.now, Kind: nola.OccurrenceRegular, Started: d.now, Attempts: 1}}
+	if d.step(&core.Tick{}); len(d.out.Turns) > 0 {
+		t.Fatalf("a turn begins: %+v", d.out.Turns[0])
 	}
 }
 
 // TestATickBringsAboutSoMuch has many timers due at one instant. A tick that took
 // them all would keep callers out of the shard until the last one is under way.
 func TestATickBringsAboutSoMuch(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const count, atOnce = 300, 16
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
-	var out core.Output
-	rows := func(l *core.Load) {
-		for i := range count {
-			target := nola.ActorRef{Namespace: "default", Type: "t", ID: fmt.Sprint(i)}
-			l.Due = append(l.Due, persistence.DueRow{Due: now, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}})
+	var rows []persistence.DueRow
+	actors := 0
+	d := newDesk(t, core.Limits{DueTurnsMax: count + 1}, func(l *core.Load) bool {
+		switch l.Kind {
+		case core.LoadDue:
+			l.Due, rows = rows, nil
+		case core.LoadActor:
+			actors++
+			return false
 		}
+		return true
+	})
+	for i := range count {
+		rows = append(rows, dueTimer("default", i, d.now))
 	}
-	loaded := 0
-	var step func(core.Input) int
-	step = func(in core.Input) (actors int) {
-		out.Reset()
-		s.Step(now, in, &out)
-		for _, l := range out.Loads {
-			if l.Kind == core.LoadDue && loaded == 0 {
-				loaded++
-				rows(l)
-				return actors + step(l)
-			}
-			if l.Kind == core.LoadActor {
-				actors++
-			}
+	last := 0
+	d.ticks(func() {
+		if n := actors - last; n > atOnce || n == 0 && actors < count {
+			t.Fatalf("a tick brought about %d timers, at most %d is right, and at least 1", n, atOnce)
 		}
-		return actors
-	}
-	all := 0
-	for in := 0; all < count; in++ {
-		if wake := s.Wake(); wake.IsZero() || wake.After(now) {
-			t.Fatalf("after %d of %d the shard wants to be woken at %s", all, count, wake)
-		}
-		n := step(&core.Tick{})
-		if n == 0 || n > atOnce {
-			t.Fatalf("tick %d brought about %d timers, at most %d is right, and at least 1", in, n, atOnce)
-		}
-		all += n
-	}
-	if all != count {
-		t.Errorf("%d timers were brought about, %d were due", all, count)
+		last = actors
+	})
+	if actors != count {
+		t.Errorf("%d timers were brought about, %d were due", actors, count)
 	}
 }
 
@@ -178,42 +207,25 @@ func TestATickBringsAboutSoMuch(t *testing.T) {
 // at for a day. One step decides a part; calls come in between, and in the end each
 // second has its outcome once.
 func TestUpdateDecidesInParts(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	row := behind(t, "a", now)
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{})
-	var out core.Output
-	answered := func(ticket *core.Ticket) bool {
-		for _, a := range out.Answers {
-			if a == ticket {
-				return true
-			}
+	var row persistence.ScheduleRow
+	d := newDesk(t, core.Limits{}, func(l *core.Load) bool {
+		if l.Kind == core.LoadSchedule {
+			l.Row, l.Found = row, true
 		}
-		return false
-	}
-	step := func(in core.Input) {
-		t.Helper()
-		out.Reset()
-		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
-			s.Step(now, todo[0], &out)
-			for _, l := range out.Loads {
-				if l.Kind == core.LoadSchedule {
-					l.Row, l.Found = row, true
-				}
-				todo = append(todo, l)
-			}
-			out.Loads = out.Loads[:0]
-		}
-	}
+		return true
+	})
+	row = behind(t, "a", d.now)
+	answered := func(ticket *core.Ticket) bool { return slices.Contains(d.out.Answers, ticket) }
 	ref := nola.ScheduleRef{Target: row.Schedule.Target, ID: "a"}
 	look := func() nola.Progress {
 		t.Helper()
 		op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: ref}
-		step(op)
+		d.step(op)
 		return op.Info.Progress
 	}
 	paused := true
 	pause := &core.ScheduleOp{Kind: core.UpdateSchedule, Ref: ref, Change: nola.ScheduleChange{Paused: &paused}}
-	step(pause)
+	d.step(pause)
 	done := answered(&pause.Ticket)
 	last := row.Progress.Through
 	for ticks := 0; ; ticks++ {
@@ -221,18 +233,17 @@ func TestUpdateDecidesInParts(t *testing.T) {
 		if part := through.Sub(last); part > 5*scheduler.NominalsMax*time.Second {
 			t.Fatalf("step %d decided %s of seconds at once", ticks, part)
 		}
-		if last = through; !s.Wake().Equal(now) && s.Wake().After(now) {
+		if last = through; !d.s.Wake().Equal(d.now) && d.s.Wake().After(d.now) {
 			break
 		}
 		if ticks > 100 {
 			t.Fatalf("after %d ticks the schedule has come to %s", ticks, last)
 		}
-		step(&core.Tick{})
+		d.step(&core.Tick{})
 		done = done || answered(&pause.Ticket)
 	}
-	if batch := s.TakeBatch(); batch != nil {
-		out.Reset()
-		s.Step(now, &core.Committed{}, &out)
+	if batch := d.s.TakeBatch(); batch != nil {
+		d.step(&core.Committed{})
 		done = done || answered(&pause.Ticket)
 	}
 	if !done || pause.Err != nil || !pause.Info.Schedule.Paused {
@@ -248,55 +259,29 @@ func TestUpdateDecidesInParts(t *testing.T) {
 // them one of another. The first namespace gets as many turns as the limit says, the
 // rest waits in the index; the other one's turn comes at once.
 func TestNoNamespaceTakesAllDueTurns(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const count, most, atOnce = 100, 8, 4
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{DueTurnsMax: most, DueAtOnce: atOnce}.WithDefaults())
-	timer := func(namespace string, id int, due time.Time) persistence.DueRow {
-		target := nola.ActorRef{Namespace: namespace, Type: "t", ID: fmt.Sprint(id)}
-		return persistence.DueRow{Due: due, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}}
-	}
 	var rows []persistence.DueRow
+	d := newDesk(t, core.Limits{DueTurnsMax: most, DueAtOnce: atOnce}, func(l *core.Load) bool {
+		if l.Kind == core.LoadDue {
+			l.Due, rows = rows, nil
+		}
+		return true
+	})
 	for i := range count {
-		rows = append(rows, timer("herd", i, now.Add(-time.Minute)))
+		rows = append(rows, dueTimer("herd", i, d.now.Add(-time.Minute)))
 	}
-	rows = append(rows, timer("other", 0, now.Add(-time.Second)))
-	var out core.Output
+	rows = append(rows, dueTimer("other", 0, d.now.Add(-time.Second)))
 	var given []*core.Turn
 	begun := map[string]int{}
-	step := func(in core.Input) {
-		t.Helper()
-		out.Reset()
-		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
-			s.Step(now, todo[0], &out)
-			for _, l := range out.Loads {
-				if l.Kind == core.LoadDue {
-					l.Due, rows = rows, nil
-				}
-				todo = append(todo, l)
-			}
-			out.Loads = out.Loads[:0]
-		}
-		for _, turn := range out.Turns {
+	take := func() {
+		for _, turn := range d.out.Turns {
 			begun[turn.Act.Ref().Namespace]++
 			given = append(given, turn)
 		}
 	}
-	// ticks lets the shard do what it wants to do now.
-	ticks := func() {
-		t.Helper()
-		for n := 0; ; n++ {
-			if wake := s.Wake(); wake.IsZero() || wake.After(now) {
-				return
-			}
-			if n > count {
-				t.Fatal("the shard wants to be woken without end")
-			}
-			step(&core.Tick{})
-		}
-	}
-	ticks()
-	if got := begun["herd"]; got < most || got >= most+atOnce {
-		t.Errorf("%d turns of the herd wait or run, at most %d are right, and %d more of the last tick", got, most, atOnce-1)
+	d.ticks(take)
+	if got := begun["herd"]; got != most {
+		t.Errorf("%d turns of the herd wait or run, want %d", got, most)
 	}
 	if begun["other"] != 1 {
 		t.Errorf("the other namespace has %d turns, want 1", begun["other"])
@@ -304,9 +289,10 @@ func TestNoNamespaceTakesAllDueTurns(t *testing.T) {
 	for len(given) > 0 {
 		turn := given[0]
 		given = given[1:]
-		step(turn)
-		ticks()
-		if len(given) > most+atOnce { // one is the other namespace's
+		d.step(turn)
+		take()
+		d.ticks(take)
+		if len(given) > most+1 { // one is the other namespace's
 			t.Fatalf("%d turns wait or run", len(given))
 		}
 	}
@@ -315,71 +301,135 @@ func TestNoNamespaceTakesAllDueTurns(t *testing.T) {
 	}
 }
 
+// TestNoNamespaceTakesAllDueReads is the same while the store is slow: what is read
+// for turns that are due counts like these turns.
+func TestNoNamespaceTakesAllDueReads(t *testing.T) {
+	const count, most = 100, 8
+	for name, row := range map[string]func(string, int, time.Time) persistence.DueRow{"timers": dueTimer, "schedules": dueSchedule} {
+		t.Run(name, func(t *testing.T) {
+			var rows []persistence.DueRow
+			var asked []*core.Load
+			reads := map[string]int{}
+			d := newDesk(t, core.Limits{DueTurnsMax: most}, func(l *core.Load) bool {
+				switch l.Kind {
+				case core.LoadDue:
+					l.Due, rows = rows, nil
+					return true
+				case core.LoadActor, core.LoadSchedule:
+					reads[l.Ref.Namespace]++
+					asked = append(asked, l)
+				}
+				return false
+			})
+			for i := range count {
+				rows = append(rows, row("herd", i, d.now.Add(-time.Minute)))
+			}
+			rows = append(rows, row("other", 0, d.now.Add(-time.Second)))
+			nothing := func() {}
+			d.ticks(nothing)
+			if reads["herd"] != most || reads["other"] != 1 {
+				t.Errorf("reads have begun: %v, want %d and 1", reads, most)
+			}
+			for len(asked) > 0 {
+				l := asked[0]
+				asked = asked[1:]
+				d.step(l)
+				for _, turn := range d.out.Turns {
+					d.step(turn)
+				}
+				d.ticks(nothing)
+				if len(asked) > most+1 { // one is the other namespace's
+					t.Fatalf("%d reads are under way", len(asked))
+				}
+			}
+			if reads["herd"] != count || reads["other"] != 1 {
+				t.Errorf("reads began: %v, want %d and 1", reads, count)
+			}
+		})
+	}
+}
+
 // TestDueTurnsThatWaitForOthers has as many due turns as a namespace may have, and
 // none of them ends: they may wait for timers behind them. Those come in time.
 func TestDueTurnsThatWaitForOthers(t *testing.T) {
-	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	now := start
 	const count, most = 1000, 8
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{DueTurnsMax: most, DueAtOnce: 4}.WithDefaults())
-	var out core.Output
-	begun, asked := 0, false
-	for begun < count {
-		out.Reset()
-		for todo := []core.Input{&core.Tick{}}; len(todo) > 0; todo = todo[1:] {
-			s.Step(now, todo[0], &out)
-			for _, l := range out.Loads {
-				if l.Kind == core.LoadDue && !asked {
-					asked = true
-					for i := range count {
-						target := nola.ActorRef{Namespace: "default", Type: "t", ID: fmt.Sprint(i)}
-						l.Due = append(l.Due, persistence.DueRow{Due: start, Target: target, Kind: persistence.DueTimer, Name: "t", Invocation: &nola.Invocation{Target: target}})
-					}
-				}
-				todo = append(todo, l)
-			}
-			out.Loads = out.Loads[:0]
+	var rows []persistence.DueRow
+	d := newDesk(t, core.Limits{DueTurnsMax: most, DueAtOnce: 4}, func(l *core.Load) bool {
+		if l.Kind == core.LoadDue {
+			l.Due, rows = rows, nil
 		}
-		begun += len(out.Turns)
-		wake := s.Wake()
+		return true
+	})
+	start := d.now
+	for i := range count {
+		rows = append(rows, dueTimer("default", i, start))
+	}
+	begun := 0
+	for begun < count {
+		d.step(&core.Tick{})
+		begun += len(d.out.Turns)
+		wake := d.s.Wake()
 		if begun < count && (wake.IsZero() || wake.Sub(start) > time.Second) {
 			t.Fatalf("%d of %d turns have begun, and the shard wants to be woken %s later", begun, count, wake.Sub(start))
 		}
-		if wake.After(now) {
-			now = wake
+		if wake.After(d.now) {
+			d.now = wake
 		}
 	}
-	if now.Equal(start) {
+	if d.now.Equal(start) {
 		t.Errorf("%d turns began at once", count)
+	}
+}
+
+// TestDueTurnsThatEnd: a namespace that got more turns, since none of them ended for a
+// while, has no more than it may once they end.
+func TestDueTurnsThatEnd(t *testing.T) {
+	const count, most = 100, 8
+	var rows []persistence.DueRow
+	d := newDesk(t, core.Limits{DueTurnsMax: most}, func(l *core.Load) bool {
+		if l.Kind == core.LoadDue {
+			l.Due, rows = rows, nil
+		}
+		return true
+	})
+	for i := range count {
+		rows = append(rows, dueTimer("default", i, d.now))
+	}
+	var given []*core.Turn
+	take := func() { given = append(given, d.out.Turns...) }
+	d.ticks(take)
+	d.now = d.s.Wake()
+	d.ticks(take)
+	if len(given) != 2*most {
+		t.Fatalf("with none ended %d turns have begun, want %d", len(given), 2*most)
+	}
+	for range most + 1 {
+		d.step(given[0])
+		given = given[1:]
+		take()
+		d.ticks(take)
+	}
+	if len(given) != most {
+		t.Errorf("when some have ended %d turns wait or run, want %d", len(given), most)
 	}
 }
 
 // TestSchedulesInMemoryAreBounded asks twice for more schedules than may stay in
 // memory because they are due soon: most are read twice.
 func TestSchedulesInMemoryAreBounded(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const count, most = 50, 8
-	s := core.New(core.Opened{Head: persistence.Head{Epoch: 1}}, 1, core.Limits{SchedulesMax: most}.WithDefaults())
-	var out core.Output
 	reads := 0
-	step := func(in core.Input) {
-		t.Helper()
-		out.Reset()
-		for todo := []core.Input{in}; len(todo) > 0; todo = todo[1:] {
-			s.Step(now, todo[0], &out)
-			for _, l := range out.Loads {
-				if l.Kind == core.LoadSchedule {
-					reads++
-					l.Row, l.Found = behind(t, l.Schedule.ID, now), true
-					l.Row.Schedule.Spec.End = time.Time{}
-					l.Row.Progress.Through, l.Row.Progress.Due = now, now.Add(time.Second)
-				}
-				todo = append(todo, l)
-			}
-			out.Loads = out.Loads[:0]
+	var d *desk
+	d = newDesk(t, core.Limits{SchedulesMax: most}, func(l *core.Load) bool {
+		if l.Kind == core.LoadSchedule {
+			reads++
+			l.Row, l.Found = behind(t, l.Schedule.ID, d.now), true
+			l.Row.Schedule.Spec.End = time.Time{}
+			l.Row.Progress.Through, l.Row.Progress.Due = d.now, d.now.Add(time.Second)
 		}
-	}
-	step(&core.Tick{}) // reads what is due: nothing
+		return true
+	})
+	d.step(&core.Tick{}) // reads what is due: nothing
 	for round, right := range []func(int) bool{
 		func(n int) bool { return n == count },
 		func(n int) bool { return n >= count-most && n < count },
@@ -388,7 +438,7 @@ func TestSchedulesInMemoryAreBounded(t *testing.T) {
 		for i := range count {
 			id := fmt.Sprint((i + round*(count-most/2)) % count) // the second time beginning with those that came last
 			op := &core.ScheduleOp{Kind: core.GetSchedule, Ref: nola.ScheduleRef{Target: nola.ActorRef{Namespace: "default", Type: "clock", ID: id}, ID: id}}
-			if step(op); op.Err != nil {
+			if d.step(op); op.Err != nil {
 				t.Fatal(op.Err)
 			}
 		}

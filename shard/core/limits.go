@@ -24,7 +24,7 @@ type Limits struct {
 	DueBytesMax     int           // their payloads: default 16 MiB
 	DueAtOnce       int           // due entries that one tick brings about; the others wait for the next one: default 16
 	DueRunningMax   int           // due entries whose invocations wait or run; later ones wait in the index: default 16,384
-	DueTurnsMax     int           // due turns of one namespace that wait to begin or run; its later entries wait in the index, unless no turn ends: default 16
+	DueTurnsMax     int           // due turns of one namespace that wait for what they need from the store, wait to begin or run; its later entries wait in the index, unless no turn ends: default 16
 	SchedulesMax    int           // schedules that stay in memory because they are due soon: default 256
 	AttemptsMax     int           // of a cast, timer or firing: default 5
 	BackoffMin      time.Duration // before the second attempt, doubled each time: default 1 s

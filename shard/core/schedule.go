@@ -15,6 +15,7 @@ import (
 type schedule struct {
 	ref     nola.ScheduleRef
 	loading bool
+	due     bool // it is due, and loading
 	exists  bool
 	row     persistence.ScheduleRow
 	plan    *scheduler.Plan
@@ -99,6 +100,10 @@ func (s *Shard) schedule(ref nola.ScheduleRef, out *Output) *schedule {
 
 func (s *Shard) loadedSchedule(l *Load, out *Output) {
 	sc := l.sched
+	if sc.due {
+		sc.due = false
+		s.due.reads(sc.ref.Target.Namespace, -1)
+	}
 	if s.schedules[sc.ref] != sc {
 		return
 	}

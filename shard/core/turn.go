@@ -66,9 +66,9 @@ func (t *Turn) Epoch() nola.Epoch { return t.epoch }
 
 // WasDue reports whether the turn is for something that became due (a timer, a
 // firing, a cast that had to wait), and nobody waits for it.
-func (t *Turn) WasDue() bool {
-	return t.Call != nil && (t.Call.origin == fromDue || t.Call.origin == fromSchedule)
-}
+func (t *Turn) WasDue() bool { return t.Call != nil && t.Call.wasDue() }
+
+func (c *Call) wasDue() bool { return c.origin == fromDue || c.origin == fromSchedule }
 
 // Unawaited reports whether no caller waits for the turn's answer. The deadline of its
 // call is that of this attempt, which begins with the turn.
