@@ -139,3 +139,23 @@ func TestRefusedUpdateChangesNothing(t *testing.T) {
 		t.Errorf("it became %+v", after)
 	}
 }
+
+// TestFiringThatIsAlwaysRefused: when no attempt is left, the refusal is the one
+// outcome.
+func TestFiringThatIsAlwaysRefused(t *testing.T) {
+	l := newLeaver(t)
+	n := l.hourly()
+	l.at(n)
+	attempts := 0
+	for ; len(l.out.Turns) > 0 && attempts < 100; attempts++ {
+		turn := l.turn()
+		turn.Err = &nola.Error{Reason: nola.ReasonMailboxFull, Message: "as planned"}
+		l.step(turn)
+		l.commit()
+		l.at(l.now.Add(time.Minute))
+	}
+	p := l.ask(&core.ScheduleOp{Kind: core.GetSchedule}).Progress
+	if attempts < 2 || len(p.Running) != 0 || len(p.Counters) != 1 || p.Counters[nola.OutcomeFired].Count != 1 {
+		t.Errorf("after %d attempts: running %+v, counters %+v", attempts, p.Running, p.Counters)
+	}
+}
