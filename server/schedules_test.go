@@ -274,6 +274,10 @@ func TestUpdateSchedule(t *testing.T) {
 	if err != nil && !strings.Contains(err.Error(), "keeper/one") {
 		t.Errorf("error %v does not name the target", err)
 	}
+	for _, etag := range []string{"x", "0", got.GetEtag() + "x"} {
+		_, err = update(&nolav1.Schedule{Labels: map[string]string{"c": "d"}}, etag)
+		w.want(nola.ReasonInvalidArgument, "the etag "+etag, err)
+	}
 	_, err = update(&nolav1.Schedule{}, "")
 	w.want(nola.ReasonInvalidArgument, "nothing to update", err)
 	_, err = update(&nolav1.Schedule{}, "", "spec")
