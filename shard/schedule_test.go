@@ -15,6 +15,7 @@ import (
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/faultstore"
+	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/shard/core"
 )
 
@@ -399,8 +400,10 @@ func TestCrashStopIsNoOutcome(t *testing.T) {
 	for range rounds {
 		w.called(2)
 		held, release = make(chan struct{}), make(chan struct{})
-		hold.Store(2) // that of the timer, not of who sets it
-		w.must("other", "timer", "t|inc|1")
+		hold.Store(2) // mostly that of the timer, which nobody waits for
+		go func(m *shard.Manager) {
+			_, _ = m.Invoke(ctx, &nola.Invocation{Target: ref("other"), Operation: "timer", Payload: []byte("t|inc|1")})
+		}(w.m)
 		<-held
 		closed := make(chan struct{})
 		go func() { w.close(); close(closed) }()
@@ -432,4 +435,19 @@ func (w *world) called(n int) {
 		}
 		return calls == n
 	})
+}
+
+// TestCastsToManyNewActors: casts that reach a shard together find all their targets,
+// although none of these is in memory, or has anything in the store.
+func TestCastsToManyNewActors(t *testing.T) {
+	const casts = 10
+	for range 20 {
+		w := newWorld(t, 2)
+		for i := range casts {
+			w.must("sender", "cast", fmt.Sprintf("new%d|inccall|busy|wait|go", i))
+		}
+		w.called(casts)
+		close(w.code.gate("go"))
+		w.close()
+	}
 }

@@ -18,6 +18,7 @@ type Activation struct {
 	ref     nola.ActorRef
 	loading bool
 	due     int     // calls that are due and wait until it is loaded
+	held    int     // by so many deliveries
 	waiting []Input // arrived while loading
 	exists  bool
 	meta    persistence.Meta
@@ -629,7 +630,7 @@ func (s *Shard) rest(a *Activation, out *Output) {
 	if a.running || s.acts[a.ref] != a { // an order was carried out
 		return
 	}
-	if a.head < a.tail || a.queue.n > 0 || len(a.keys) > 0 || a.awaited > 0 {
+	if a.head < a.tail || a.queue.n > 0 || len(a.keys) > 0 || a.awaited > 0 || a.held > 0 {
 		return
 	}
 	if a.Shell == nil && len(a.waiting) > 0 {

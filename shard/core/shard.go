@@ -405,6 +405,7 @@ func (s *Shard) refuseInput(in Input, err error, out *Output) {
 	case *Control:
 		s.refuse(&in.Ticket, err, out)
 	case *Delivery:
+		in.let(s, out)
 		s.refuse(&in.Ticket, err, out)
 	case *Order:
 		s.refuse(&in.Ticket, err, out)

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 )
@@ -145,11 +147,43 @@ type Delivery struct {
 	Rows     []persistence.OutboxRow
 	// Taken tells for each row whether it was taken, now or before.
 	Taken []bool
+
+	held []*Activation // targets that have to stay in memory
+}
+
+// hold has the targets come into memory, and stay there until let. It answers one
+// that is not there yet, nil if all are.
+func (in *Delivery) hold(s *Shard, box *persistence.InboxRow, out *Output) (missing *Activation) {
+	for _, row := range in.Rows {
+		if box.Has(row.Number) {
+			continue
+		}
+		a := s.activation(row.Invocation.Target, out)
+		if a.held == 0 || !slices.Contains(in.held, a) {
+			a.held++
+			in.held = append(in.held, a)
+		}
+		if missing == nil && a.loading {
+			missing = a
+		}
+	}
+	return missing
+}
+
+// let ends hold. Who has got nothing leaves again.
+func (in *Delivery) let(s *Shard, out *Output) {
+	held := in.held
+	in.held = nil
+	for _, a := range held {
+		a.held--
+		s.runNext(a, out)
+	}
 }
 
 // step takes the casts in, on the receiving side.
 func (in *Delivery) step(s *Shard, out *Output) {
 	if err := s.shut(); err != nil {
+		in.let(s, out)
 		s.refuse(&in.Ticket, err, out)
 		return
 	}
@@ -159,18 +193,15 @@ func (in *Delivery) step(s *Shard, out *Output) {
 		s.streams.in[in.From] = box
 	}
 	if in.Epoch < box.Epoch {
+		in.let(s, out)
 		s.refuse(&in.Ticket, nola.Errorf(nola.ReasonShardMoving, "shard %d has a newer owner than the sender", in.From), out)
 		return
 	}
-	for _, row := range in.Rows {
-		if box.Has(row.Number) {
-			continue
-		}
-		if a := s.activation(row.Invocation.Target, out); a.loading {
-			a.waiting = append(a.waiting, in) // and start over then
-			return
-		}
+	if a := in.hold(s, box, out); a != nil {
+		a.waiting = append(a.waiting, in) // and start over then
+		return
 	}
+	defer in.let(s, out)
 	in.Taken = make([]bool, len(in.Rows))
 	var full map[nola.ActorRef]bool
 	before := s.open().batch.Bytes()
