@@ -401,8 +401,10 @@ func TestCrashStopIsNoOutcome(t *testing.T) {
 		w.called(2)
 		held, release = make(chan struct{}), make(chan struct{})
 		hold.Store(2) // mostly that of the timer, which nobody waits for
+		answered := make(chan error, 1)
 		go func(m *shard.Manager) {
-			_, _ = m.Invoke(ctx, &nola.Invocation{Target: ref("other"), Operation: "timer", Payload: []byte("t|inc|1")})
+			_, err := m.Invoke(ctx, &nola.Invocation{Target: ref("other"), Operation: "timer", Payload: []byte("t|inc|1")})
+			answered <- err
 		}(w.m)
 		<-held
 		closed := make(chan struct{})
@@ -410,6 +412,11 @@ func TestCrashStopIsNoOutcome(t *testing.T) {
 		<-interrupted
 		close(release)
 		<-closed
+		switch err := <-answered; reason(err) {
+		case "", nola.ReasonShardMoving, nola.ReasonOutcomeUnknown, nola.ReasonUnavailable:
+		default:
+			t.Fatalf("who sets a timer as the node stops is answered %v", err)
+		}
 		for len(interrupted) > 0 {
 			<-interrupted
 		}
