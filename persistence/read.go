@@ -403,49 +403,47 @@ func (r Reader) Outbox(shard, to nola.ShardID, from uint64, limit int) (list []O
 	return list, err
 }
 
-// OutboxBounds answers the first and the last number of the casts on their way
-// to a shard.
-func (r Reader) OutboxBounds(shard, to nola.ShardID) (first, last uint64, found bool, err error) {
-	prefix := binary.BigEndian.AppendUint32(nil, uint32(to))
-	for _, reverse := range []bool{false, true} {
-		err = scanSome(r, Range{Table: TableOutbox, Shard: shard, From: prefix, To: successor(nil, prefix), Reverse: reverse}, 1, func(key, _ []byte) (err error) {
-			found = true
-			if _, last, err = parseOutboxKey(key); err != nil {
-				return damaged("outbox", err)
-			}
-			return nil
-		})
-		if err != nil || !found {
-			return 0, 0, false, err
-		}
-		if !reverse {
-			first = last
-		}
-	}
-	return first, last, true, nil
+// OutboxBounds are the first and the last number of the casts on their way to a shard.
+type OutboxBounds struct {
+	To          nola.ShardID
+	First, Last uint64
 }
 
-// OutboxTargets answers the shards to which casts are on their way, in order.
-func (r Reader) OutboxTargets(shard nola.ShardID) (list []nola.ShardID, err error) {
-	var from []byte
-	for {
-		found := false
-		err := scanSome(r, Range{Table: TableOutbox, Shard: shard, From: from}, 1, func(key, _ []byte) error {
-			to, _, err := parseOutboxKey(key)
-			if err != nil {
+// OutboxBounds answers the bounds of the casts on their way to the shards from first
+// to last, in order, at most limit. It takes two reads for each.
+func (r Reader) OutboxBounds(shard, first, last nola.ShardID, limit int) (list []OutboxBounds, err error) {
+	prefix := func(to nola.ShardID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(to)) }
+	end := successor(nil, prefix(last))
+	one := func(rng Range) (to nola.ShardID, n uint64, found bool, err error) {
+		rng.Table, rng.Shard = TableOutbox, shard
+		err = scanSome(r, rng, 1, func(key, _ []byte) (err error) {
+			if to, n, err = parseOutboxKey(key); err != nil {
 				return damaged("outbox", err)
 			}
-			list, found = append(list, to), true
+			found = true
 			return nil
 		})
-		if err != nil || !found {
+		return to, n, found, err
+	}
+	for from := prefix(first); len(list) < limit && (len(end) == 0 || bytes.Compare(from, end) < 0); {
+		var b OutboxBounds
+		var found bool
+		if b.To, b.First, found, err = one(Range{From: from, To: end}); err != nil || !found {
 			return list, err
 		}
-		from = successor(from[:0], binary.BigEndian.AppendUint32(nil, uint32(list[len(list)-1])))
-		if len(from) == 0 {
+		behind := successor(nil, prefix(b.To))
+		if _, b.Last, found, err = one(Range{From: prefix(b.To), To: behind, Reverse: true}); err != nil {
+			return list, err
+		}
+		if found { // else they were taken meanwhile
+			list = append(list, b)
+		}
+		if len(behind) == 0 {
 			return list, nil
 		}
+		from = behind
 	}
+	return list, nil
 }
 
 // Inbox answers what the shard took from all others, in their order.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -38,6 +39,17 @@ type directory struct {
 	shards []cluster.ShardRow
 	// claims counts how often each shard was taken.
 	claims []int
+	// gate, if set, is called before a node reads the rows of all shards, and before it
+	// claims or releases one.
+	gate atomic.Pointer[func(ctx context.Context, what, node string, id nola.ShardID)]
+	// looks counts the reads of the nodes' rows by each node.
+	looks map[string]int
+}
+
+func (d *share) pass(ctx context.Context, what string, id nola.ShardID) {
+	if gate := d.gate.Load(); gate != nil {
+		(*gate)(ctx, what, d.name, id)
+	}
 }
 
 // share is a node's part of a directory: it claims for its own store.
@@ -70,6 +82,7 @@ func (d *share) Beat(_ context.Context, row cluster.NodeRow) error {
 func (d *share) Nodes(context.Context) ([]cluster.NodeRow, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.looks[d.name]++
 	var rows []cluster.NodeRow
 	for _, row := range d.nodes {
 		rows = append(rows, row)
@@ -84,13 +97,17 @@ func (d *share) Forget(_ context.Context, node string) error {
 	return nil
 }
 
-func (d *share) Shards(context.Context) ([]cluster.ShardRow, error) {
+func (d *share) Shards(ctx context.Context) ([]cluster.ShardRow, error) {
+	if d.pass(ctx, "look", 0); ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.shards), nil
 }
 
 func (d *share) Claim(ctx context.Context, node string, from cluster.ShardRow) (persistence.Head, error) {
+	d.pass(ctx, "claim", from.Shard)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.shards[from.Shard] != from {
@@ -105,7 +122,10 @@ func (d *share) Claim(ctx context.Context, node string, from cluster.ShardRow) (
 	return heads[0], nil
 }
 
-func (d *share) Release(_ context.Context, id nola.ShardID, epoch nola.Epoch, to string) error {
+func (d *share) Flush(context.Context, nola.ShardID, nola.Epoch) error { return nil }
+
+func (d *share) Release(ctx context.Context, id nola.ShardID, epoch nola.Epoch, to string) error {
+	d.pass(ctx, "release", id)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if row := &d.shards[id]; row.Epoch == epoch {
@@ -132,7 +152,7 @@ func newNodes(t *testing.T, n int) *nodes {
 	t.Helper()
 	c := &nodes{
 		t: t, disk: memstore.NewDisk(persistence.ClusterInfo{ID: [16]byte{1}, Shards: clusterShards, Secret: [32]byte{2}}),
-		dir: &directory{nodes: map[string]cluster.NodeRow{}, shards: make([]cluster.ShardRow, clusterShards), claims: make([]int, clusterShards)},
+		dir: &directory{nodes: map[string]cluster.NodeRow{}, shards: make([]cluster.ShardRow, clusterShards), claims: make([]int, clusterShards), looks: map[string]int{}},
 	}
 	for i := range c.dir.shards {
 		c.dir.shards[i].Shard = nola.ShardID(i)
@@ -558,16 +578,128 @@ func TestClusterRollingRestart(t *testing.T) {
 	c.handedOver()
 }
 
+// drain has a node give its shards away, or take some again.
+func (c *nodes) drain(name string, undo bool) {
+	c.t.Helper()
+	if _, err := c.list[0].Cluster.DrainNode(c.t.Context(), connect.NewRequest(&nolav1.DrainNodeRequest{Node: name, Undo: undo})); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// looked waits until each node has looked at the directory so many more times.
+func (c *nodes) looked(times int) {
+	c.t.Helper()
+	look := func() map[string]int {
+		c.dir.mu.Lock()
+		defer c.dir.mu.Unlock()
+		return maps.Clone(c.dir.looks)
+	}
+	was := look()
+	eventually(c.t, "all nodes have looked at the directory", func() bool {
+		now := look()
+		for _, m := range c.list {
+			if now[m.name] < was[m.name]+times {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Calls that come while their shard is on its way wait for it, at the node that gives
+// it away and at the one that takes it: none is refused, whichever node is asked.
+func TestClusterCallsWaitForAMove(t *testing.T) {
+	c := newNodes(t, 3)
+	ref := accountRef(0)
+	id := nola.ShardOf(ref, clusterShards)
+	want := 0
+	for _, step := range []string{"release", "claim"} {
+		held, let := make(chan struct{}), make(chan struct{})
+		once := sync.OnceFunc(func() { close(held) })
+		gate := func(_ context.Context, what, _ string, at nola.ShardID) {
+			if what == step && at == id {
+				once()
+				<-let
+			}
+		}
+		c.dir.gate.Store(&gate)
+		owner := c.owner(id).name
+		c.drain(owner, false)
+		<-held
+		answers := make(chan error, len(c.list))
+		for _, m := range c.list {
+			go func() { // with a client that tries nothing again
+				_, err := m.Actors.Invoke(t.Context(), connect.NewRequest(&nolav1.InvokeRequest{
+					Actor: &nolav1.ActorRef{Type: ref.Type, Id: ref.ID}, Operation: "add", Payload: []byte("1"),
+				}))
+				answers <- err
+			}()
+		}
+		c.looked(6) // who does not wait gives up by then
+		if n := len(answers); n > 0 {
+			t.Errorf("%d calls were answered while the %s was held up", n, step)
+		}
+		close(let)
+		for range c.list {
+			if err := <-answers; err != nil {
+				t.Errorf("a call while the %s was held up: %v", step, err)
+				continue
+			}
+			want++
+		}
+		c.drain(owner, true)
+		c.rests()
+	}
+	r, err := c.list[0].Invoke(t.Context(), ref, "balance", nil)
+	if err != nil || string(r.Payload) != strconv.Itoa(want) {
+		t.Errorf("the account has %s (%v), %d calls were answered", r.Payload, err, want)
+	}
+}
+
+// owner is the node that serves a shard.
+func (c *nodes) owner(id nola.ShardID) *member {
+	c.dir.mu.Lock()
+	node := c.dir.shards[id].Node
+	c.dir.mu.Unlock()
+	for _, m := range c.list {
+		if m.part.ID() == node {
+			return m
+		}
+	}
+	c.t.Fatalf("nobody serves shard %d", id)
+	return nil
+}
+
+// A shard is taken by the node that it was released for before that looks at the
+// directory.
+func TestClusterShardArrives(t *testing.T) {
+	c := newNodes(t, 2)
+	m, other := c.list[0], c.list[1]
+	began := make(chan nola.ShardID, clusterShards)
+	blind := make(chan struct{})
+	gate := func(ctx context.Context, what, node string, id nola.ShardID) {
+		switch {
+		case what == "release" && node == m.name:
+			began <- id
+		case what == "look" && node == other.name && len(began) > 0:
+			select {
+			case <-blind:
+			case <-ctx.Done():
+			}
+		}
+	}
+	c.dir.gate.Store(&gate)
+	had := len(other.part.Shards())
+	c.drain(m.name, false)
+	eventually(t, "what was released is taken without a look", func() bool { return len(other.part.Shards()) > had })
+	close(blind)
+	c.rests()
+}
+
 // A drained node gives all it has to the others and takes part again when told so.
 func TestClusterDrainNode(t *testing.T) {
 	c := newNodes(t, 3)
 	l := c.pays(16, 6)
-	drain := func(undo bool) {
-		t.Helper()
-		if _, err := c.list[0].Cluster.DrainNode(t.Context(), connect.NewRequest(&nolav1.DrainNodeRequest{Node: "n1", Undo: undo})); err != nil {
-			t.Fatal(err)
-		}
-	}
 	shards := func() (n int, state nolav1.NodeState) {
 		t.Helper()
 		list, err := c.list[2].Cluster.ListNodes(t.Context(), connect.NewRequest(&nolav1.ListNodesRequest{}))
@@ -582,13 +714,13 @@ func TestClusterDrainNode(t *testing.T) {
 		t.Fatalf("n1 is not among %v", list.Msg.GetNodes())
 		return 0, 0
 	}
-	drain(false)
+	c.drain("n1", false)
 	eventually(t, "n1 has given all away", func() bool {
 		n, state := shards()
 		return n == 0 && state == nolav1.NodeState_NODE_STATE_DRAINING
 	})
 	l.goesOn(50)
-	drain(true)
+	c.drain("n1", true)
 	eventually(t, "n1 has shards again", func() bool {
 		n, state := shards()
 		return n > 0 && state == nolav1.NodeState_NODE_STATE_READY
@@ -604,14 +736,8 @@ func TestClusterDrainNode(t *testing.T) {
 // so is one that was killed.
 func TestClusterDrainOutlastsARestart(t *testing.T) {
 	c := newNodes(t, 3)
-	drain := func(undo bool) {
-		t.Helper()
-		if _, err := c.list[0].Cluster.DrainNode(t.Context(), connect.NewRequest(&nolav1.DrainNodeRequest{Node: "n1", Undo: undo})); err != nil {
-			t.Fatal(err)
-		}
-	}
 	m := c.list[1]
-	drain(false)
+	c.drain("n1", false)
 	eventually(t, "n1 has given all away", func() bool { return len(m.part.Shards()) == 0 })
 	c.rests()
 	claims := func() []int {
@@ -634,7 +760,7 @@ func TestClusterDrainOutlastsARestart(t *testing.T) {
 	}
 	m.kill()
 	eventually(t, "n1 is not seen any more", func() bool { return len(c.list[0].part.Status().Nodes) == 2 })
-	drain(true) // though it is not there
+	c.drain("n1", true) // though it is not there
 	m.start()
 	eventually(t, "n1 has shards again", func() bool { return len(m.part.Shards()) > 0 })
 	c.rests()

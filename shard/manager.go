@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
@@ -212,45 +215,79 @@ func (m *Manager) acquire(ctx context.Context, ids []nola.ShardID) error {
 	return nil
 }
 
-// open reads what a shard must know to start.
+// open reads what a shard must know to start, several things at once: in a cluster
+// each is an answer of a quorum, and callers wait.
 func (m *Manager) open(head persistence.Head) (*core.Shard, error) {
 	o := core.Opened{Head: head}
-	fail := func(what string, err error) (*core.Shard, error) {
-		return nil, fmt.Errorf("shard %d: read %s: %w", head.Shard, what, err)
+	var reads errgroup.Group
+	read := func(what string, f func() error) {
+		reads.Go(func() error {
+			if err := f(); err != nil {
+				return fmt.Errorf("shard %d: read %s: %w", head.Shard, what, err)
+			}
+			return nil
+		})
 	}
-	var err error
-	if o.Inbox, err = m.reader.Inbox(head.Shard); err != nil {
-		return fail("inbox", err)
+	read("inbox", func() (err error) {
+		o.Inbox, err = m.reader.Inbox(head.Shard)
+		return err
+	})
+	read("floors", func() (err error) {
+		o.Floors, err = m.reader.Floors(head.Shard)
+		return err
+	})
+	read("backlog", func() (err error) {
+		o.Backlog, err = m.backlogs(head.Shard)
+		return err
+	})
+	read("outbox", func() (err error) {
+		o.Outbox, err = m.streams(head.Shard)
+		return err
+	})
+	if err := reads.Wait(); err != nil {
+		return nil, err
 	}
-	if o.Floors, err = m.reader.Floors(head.Shard); err != nil {
-		return fail("floors", err)
+	return core.New(o, m.info.Shards, m.cfg.Limits), nil
+}
+
+// streamReads is how many streams of a shard are looked at at once.
+const streamReads = 16
+
+// streams answers where the streams of casts from a shard stand.
+func (m *Manager) streams(id nola.ShardID) ([]persistence.OutboxBounds, error) {
+	end := nola.ShardID(m.info.Shards)
+	if some, err := m.reader.OutboxBounds(id, 0, end-1, 1); err != nil || len(some) == 0 {
+		return nil, err
 	}
-	targets, err := m.reader.OutboxTargets(head.Shard)
-	if err != nil {
-		return fail("outbox", err)
-	}
-	for _, to := range targets {
-		first, last, found, err := m.reader.OutboxBounds(head.Shard, to)
-		if err != nil {
-			return fail("outbox", err)
+	parts := make([][]persistence.OutboxBounds, streamReads)
+	var reads errgroup.Group
+	for i := range parts {
+		from, to := nola.ShardID(i)*end/streamReads, nola.ShardID(i+1)*end/streamReads
+		if from < to {
+			reads.Go(func() (err error) {
+				parts[i], err = m.reader.OutboxBounds(id, from, to-1, int(to-from))
+				return err
+			})
 		}
-		if found {
-			o.Outbox = append(o.Outbox, core.OutboxState{To: to, First: first, Last: last})
-		}
 	}
+	err := reads.Wait()
+	return slices.Concat(parts...), err
+}
+
+// backlogs answers the actors of a shard that have casts to do.
+func (m *Manager) backlogs(id nola.ShardID) (all []nola.ActorRef, err error) {
 	const page = 1000
 	for after := (nola.ActorRef{}); ; {
-		refs, err := m.reader.BacklogActors(head.Shard, after, page)
+		refs, err := m.reader.BacklogActors(id, after, page)
 		if err != nil {
-			return fail("backlog", err)
+			return nil, err
 		}
-		o.Backlog = append(o.Backlog, refs...)
+		all = append(all, refs...)
 		if len(refs) < page {
-			break
+			return all, nil
 		}
 		after = refs[len(refs)-1]
 	}
-	return core.New(o, m.info.Shards, m.cfg.Limits), nil
 }
 
 // fenced looks after a shard that has lost its epoch: its memory is gone, its

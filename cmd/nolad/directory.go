@@ -129,25 +129,38 @@ func shardRow(row cqlstore.ShardRow) cluster.ShardRow {
 	return cluster.ShardRow{Shard: row.Shard, Epoch: row.Epoch, Node: row.Node, HandoffTo: row.HandoffTo}
 }
 
-// Claim takes a shard over. The row that the store wants to find names a lane, which
-// the planner does not know: it is that of the last read, if nothing has changed.
+// Claim takes a shard over. The row of one that has an owner names a lane, which the
+// planner does not know: it is that of the last read, if nothing has changed.
 func (d *directory) Claim(ctx context.Context, node string, from cluster.ShardRow) (persistence.Head, error) {
-	d.mu.Lock()
-	var row cqlstore.ShardRow
-	for _, r := range d.rows {
-		if r.Shard == from.Shard {
-			row = r
+	row := cqlstore.ShardRow{Shard: from.Shard, Epoch: from.Epoch}
+	if from.Node != "" {
+		row = d.row(from.Shard)
+		if shardRow(row) != from {
+			return persistence.Head{}, cluster.ErrMoved
 		}
-	}
-	d.mu.Unlock()
-	if shardRow(row) != from {
-		return persistence.Head{}, cluster.ErrMoved
 	}
 	head, err := d.store.Claim(ctx, node, row)
 	if errors.Is(err, cqlstore.ErrMoved) {
 		err = cluster.ErrMoved
 	}
 	return head, err
+}
+
+// row answers the row of a shard as last read.
+func (d *directory) row(id nola.ShardID) cqlstore.ShardRow {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.rows {
+		if r.Shard == id {
+			return r
+		}
+	}
+	return cqlstore.ShardRow{}
+}
+
+// Flush has less to do left for Release.
+func (d *directory) Flush(ctx context.Context, shard nola.ShardID, epoch nola.Epoch) error {
+	return d.store.Flush(ctx, shard, epoch)
 }
 
 // Release gives a shard away.

@@ -1,6 +1,7 @@
 package cqlstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gocql/gocql"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
@@ -192,12 +194,12 @@ func (s *Store) claim(ctx context.Context, own *ownLane, shard nola.ShardID) (pe
 		case !found:
 			return head, fmt.Errorf("%w: shard %d has no row; run nolad schema setup again", ErrNoSchema, shard)
 		case row.Lane == own.id:
-			if err := s.giveUp(ctx, own, shard, own.node); err != nil {
+			if err := s.giveUp(ctx, own, shard, row.Epoch, own.node); err != nil {
 				return head, err
 			}
 			continue
 		}
-		c := lane.Claim{Shard: shard, Node: own.node, Lane: own.id}
+		c := lane.Claim{Shard: shard, Node: own.node, Lane: own.id, Row: row}
 		if row.Lane.IsZero() {
 			if c.Overdue = row.HandoffTo != "" && row.HandoffTo != own.node && s.cfg.Now().Sub(since) > handoffGrace; !c.Overdue && row.HandoffTo != "" && row.HandoffTo != own.node {
 				try--
@@ -236,8 +238,22 @@ func (s *Store) shardRow(ctx context.Context, shard nola.ShardID) (lane.ShardRow
 func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (*tenure, error) {
 	shard := claim.Shard
 	m := newMemory(shard, &s.cached)
-	if err := s.learn(ctx, m); err != nil {
-		return nil, describe(stmtBucketsRead, err)
+	var number nola.Seq
+	reads, rctx := errgroup.WithContext(ctx)
+	reads.Go(func() error {
+		if err := s.learn(rctx, m); err != nil {
+			return describe(stmtBucketsRead, err)
+		}
+		return nil
+	})
+	if released := claim.From.Lane.IsZero(); released { // its tables rest until it is claimed
+		reads.Go(func() (err error) {
+			number, err = s.number(rctx, shard)
+			return err
+		})
+	} else if err := reads.Wait(); err != nil {
+		m.close()
+		return nil, err
 	}
 	sender := s.sender
 	sender.node = own.node
@@ -247,7 +263,11 @@ func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (
 		return err
 	}
 	c, out := lane.NewClaimer(claim)
-	if err := sender.drive(ctx, out, c.Step); err != nil {
+	err := sender.drive(ctx, out, c.Step)
+	if failed := reads.Wait(); err == nil {
+		err = failed
+	}
+	if err != nil {
 		m.close()
 		return nil, err
 	}
@@ -256,15 +276,12 @@ func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (
 		return nil, nil
 	}
 	s.figures.claims.Add(1)
-	last := c.LastSeq()
+	last := cmp.Or(c.LastSeq(), number)
 	if last == 0 {
-		var n int64
-		err := again(ctx, func() error { return s.bulk.query(ctx, stmtNumberRead, int(shard)).Scan(&n) })
-		if err != nil && !errors.Is(err, gocql.ErrNotFound) {
+		if last, err = s.number(ctx, shard); err != nil {
 			m.close()
-			return nil, describe(stmtNumberRead, err)
+			return nil, err
 		}
-		last = nola.Seq(n) //nolint:gosec // never negative
 	}
 	row := c.Row()
 	m.start(last, row.Floor)
@@ -285,6 +302,16 @@ func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (
 		old.close()
 	}
 	return t, nil
+}
+
+// number answers the number of the last batch that the tables have of a shard.
+func (s *Store) number(ctx context.Context, shard nola.ShardID) (nola.Seq, error) {
+	var n int64
+	err := again(ctx, func() error { return s.bulk.query(ctx, stmtNumberRead, int(shard)).Scan(&n) })
+	if err != nil && !errors.Is(err, gocql.ErrNotFound) {
+		return 0, describe(stmtNumberRead, err)
+	}
+	return nola.Seq(n), nil //nolint:gosec // never negative
 }
 
 // start makes a memory that of a shard that was just claimed: the tables have all
@@ -414,41 +441,33 @@ func (s *Store) recoverLane(ctx context.Context, id lane.ID, r *recovery) error 
 }
 
 // giveUp releases a shard of the own lane, to a node or, if that is empty, to any.
-func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to string) error {
+func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, epoch nola.Epoch, to string) error {
 	wake := context.AfterFunc(ctx, s.wake)
 	defer wake()
 	s.mu.Lock()
 	t := s.tenure(shard)
-	if t == nil || t.own != own || t.released || own.lost {
-		s.mu.Unlock()
-		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
+	if t != nil && (t.own != own || t.epoch != epoch) {
+		t = nil // a claim that was executed, and then failed: nothing was committed under it
 	}
-	first := t.entry
+	gone := own.lost || t != nil && t.released
 	s.mu.Unlock()
-	// Most of the work before the shard stops.
-	if err := s.applyTo(ctx, own, first); err != nil {
-		return err
+	if gone {
+		return errNotOwned(shard, epoch)
 	}
-	s.mu.Lock()
-	was := t.stopped
-	t.stopped = true
-	for t.pending != 0 && !own.lost && ctx.Err() == nil {
-		s.changed.Wait()
-	}
-	last := t.entry
-	s.mu.Unlock()
-	if err := ctx.Err(); err != nil { // a batch may be under way still
-		return err
-	}
-	if err := s.applyTo(ctx, own, last); err != nil {
-		return err
+	kept := func() {}
+	if t != nil {
+		was, err := s.halt(ctx, t)
+		if err != nil {
+			return err
+		}
+		kept = func() { t.stopped = was }
 	}
 	s.mu.Lock()
 	if own.lost || own.w.State() != lane.StateOpen {
 		s.mu.Unlock()
 		return fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
 	}
-	r, out := own.w.Release(shard, t.epoch, last, to)
+	r, out := own.w.Release(shard, epoch, to)
 	s.mu.Unlock()
 	if err := s.sender.drive(ctx, out, r.Step); err != nil {
 		return fmt.Errorf("cqlstore: release shard %d: the outcome is unknown, it is not served any more: %w", shard, err)
@@ -456,14 +475,60 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Phase() == lane.ReleaseKept {
-		t.stopped = was // a release that was sent before may still be executed
+		kept() // unless a release that was sent before may still be executed
 		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
 	}
-	t.released = true
 	s.figures.releases.Add(1)
+	if t == nil {
+		return nil
+	}
+	t.released = true
 	if s.tenure(shard) == t {
 		if m := s.shards[shard].Swap(nil); m != nil {
 			m.close()
+		}
+	}
+	return nil
+}
+
+// halt has nothing more committed of a shard, and all that was in the tables. It answers
+// whether that was so before.
+func (s *Store) halt(ctx context.Context, t *tenure) (was bool, err error) {
+	// Most of the work before the shard stops.
+	if err := s.applyShard(ctx, t); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	was = t.stopped
+	t.stopped = true
+	for t.pending != 0 && !t.own.lost && ctx.Err() == nil {
+		s.changed.Wait()
+	}
+	s.mu.Unlock()
+	if err := ctx.Err(); err != nil { // a batch may be under way still
+		return was, err
+	}
+	return was, s.applyShard(ctx, t)
+}
+
+// applyShard brings what is committed of a shard into the tables.
+func (s *Store) applyShard(ctx context.Context, t *tenure) error {
+	s.mu.Lock()
+	last := t.entry
+	s.mu.Unlock()
+	for t.m.oldest() <= last {
+		s.mu.Lock()
+		lost := t.own.lost
+		s.mu.Unlock()
+		if lost {
+			return fmt.Errorf("cqlstore: the lane %x was lost", t.own.id)
+		}
+		did, err := s.appliers.flush(ctx, t.m)
+		if err == nil && !did { // that of somebody else is under way
+			err = sleep(ctx, flushEvery/10)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -216,10 +216,11 @@ func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persiste
 	case !found || row.Epoch != from.Epoch || row.Lane != from.Lane:
 		return persistence.Head{}, ErrMoved
 	}
-	c := lane.Claim{Shard: from.Shard, Node: node, Lane: own.id, Overdue: true}
+	c := lane.Claim{Shard: from.Shard, Node: node, Lane: own.id, Overdue: true, Row: row}
 	switch {
 	case row.Lane == own.id:
-		err = s.giveUp(ctx, own, from.Shard, node)
+		c.Row = lane.ShardRow{}
+		err = s.giveUp(ctx, own, from.Shard, row.Epoch, node)
 	case !row.Lane.IsZero():
 		var r *recovery
 		if r, err = s.recoverOnce(ctx, row.Lane, func() error { return nil }); err == nil {
@@ -255,9 +256,27 @@ func (s *Store) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoc
 	t := s.tenure(shard)
 	s.mu.Unlock()
 	if own == nil || t == nil || t.epoch != epoch {
-		return fmt.Errorf("cqlstore: release shard %d: this store does not own it under epoch %d", shard, epoch)
+		return errNotOwned(shard, epoch)
 	}
 	ctx, stop := s.within(ctx)
 	defer stop()
-	return s.giveUp(ctx, own, shard, to)
+	return s.giveUp(ctx, own, shard, epoch, to)
+}
+
+// Flush brings what is committed of a shard that this store has acquired under that
+// epoch into the tables, while it is served, so that its Release takes less.
+func (s *Store) Flush(ctx context.Context, shard nola.ShardID, epoch nola.Epoch) error {
+	s.mu.Lock()
+	t := s.tenure(shard)
+	s.mu.Unlock()
+	if t == nil || t.epoch != epoch {
+		return errNotOwned(shard, epoch)
+	}
+	ctx, stop := s.within(ctx)
+	defer stop()
+	return s.applyShard(ctx, t)
+}
+
+func errNotOwned(shard nola.ShardID, epoch nola.Epoch) error {
+	return fmt.Errorf("cqlstore: release shard %d: this store does not own it under epoch %d", shard, epoch)
 }

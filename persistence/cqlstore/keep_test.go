@@ -136,6 +136,53 @@ func TestFence(t *testing.T) {
 	}
 }
 
+// TestClaimThatFailed has a shard claimed, and the claim fail after that was executed:
+// the shard is this node's by its row, and the next claim gets it.
+func TestClaimThatFailed(t *testing.T) {
+	s, c := fakeServer(t, cqlfake.Config{})
+	c.External = true
+	store := open(t, c)
+	node, err := store.Join(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func() cqlstore.ShardRow {
+		t.Helper()
+		rows, err := store.ShardRows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows[3]
+	}
+	for range 2 { // a shard that nobody owned, and one that the node has served
+		before := row()
+		s.Inject(func(r cqlfake.Request) cqlfake.Fault {
+			if strings.Contains(r.Statements[0], "FROM nola.buckets") {
+				return cqlfake.Refused
+			}
+			return cqlfake.None
+		})
+		if _, err := store.Claim(t.Context(), node, before); err == nil {
+			t.Fatal("a claim that could not read is said to be done")
+		}
+		s.Inject(nil)
+		claimed := row()
+		if claimed.Node != node || claimed.Epoch <= before.Epoch {
+			t.Fatalf("the claim was not executed: %+v", claimed)
+		}
+		head, err := store.Claim(t.Context(), node, claimed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := new(persistence.Batch)
+		b.Reset(3, head.Epoch, head.Seq+1)
+		b.PutState(storetest.Actor, "k", []byte("v"))
+		if err := store.Commit([]*persistence.Batch{b})[0]; err != nil || head.Epoch <= claimed.Epoch {
+			t.Fatalf("a commit under epoch %d after a claim of %d: %v", head.Epoch, claimed.Epoch, err)
+		}
+	}
+}
+
 // TestIdleNodeHearsOfTheSeal has a lane sealed whose store commits nothing: it must
 // find out by itself.
 func TestIdleNodeHearsOfTheSeal(t *testing.T) {

@@ -61,6 +61,8 @@ type Claim struct {
 	// Overdue takes a shard also if it was released for another node, which has not
 	// come for it.
 	Overdue bool
+	// Row is the row of the shard, if it was read already; otherwise its zero value.
+	Row ShardRow
 }
 
 // Claimer takes one shard over. One goroutine at a time uses it; many claimers
@@ -79,8 +81,13 @@ func NewClaimer(c Claim) (*Claimer, Output) {
 		panic(fmt.Sprintf("lane: claim of shard %d with lane %x, from lane %x", c.Shard, c.Lane, c.From.Lane))
 	}
 	var out Output
-	out.send(ReadShard{Shard: c.Shard})
-	return &Claimer{claim: c}, out
+	m := &Claimer{claim: c, row: c.Row}
+	if c.Row == (ShardRow{}) {
+		out.send(ReadShard{Shard: c.Shard})
+	} else {
+		m.begin(&out)
+	}
+	return m, out
 }
 
 // Phase answers where the claimer stands.
@@ -125,7 +132,16 @@ func (c *Claimer) read(a Answer, out *Output) {
 		return
 	}
 	c.row = a.Shard
-	if !a.Found || !c.free(a.Shard) {
+	if !a.Found {
+		c.phase = ClaimLost
+		return
+	}
+	c.begin(out)
+}
+
+// begin claims from who has the row.
+func (c *Claimer) begin(out *Output) {
+	if !c.free(c.row) {
 		c.phase = ClaimLost
 		return
 	}
@@ -215,12 +231,9 @@ type Releaser struct {
 }
 
 // Release gives a shard of this lane away, to a node or, if that is empty, to
-// any. From before this call on the shard is not served. last is the shard's last
-// entry in the lane, which must be applied.
-func (w *Writer) Release(shard nola.ShardID, epoch nola.Epoch, last Seq, to string) (*Releaser, Output) {
-	if last > w.applied {
-		panic(fmt.Sprintf("lane: release of shard %d after entry %d was applied: its last one is %d", shard, w.applied, last))
-	}
+// any. From before this call on the shard is not served, and a quorum has the effects
+// of all that the lane has committed for it.
+func (w *Writer) Release(shard nola.ShardID, epoch nola.Epoch, to string) (*Releaser, Output) {
 	var out Output
 	out.send(ReleaseShard{
 		Shard: shard,

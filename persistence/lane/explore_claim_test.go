@@ -175,7 +175,7 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 	if n.own == 1 && open == 0 && (w.allApplied(k, n.epoch) || w.broken == claimRuleReleaseApply) {
 		add(func(w *claimWorld) {
 			n := &w.nodes[k]
-			r, out := (&Writer{lane: laneOf(k), clock: n.clock}).Release(modelShard, n.epoch, 0, "")
+			r, out := (&Writer{lane: laneOf(k), clock: n.clock}).Release(modelShard, n.epoch, "")
 			n.own, n.release = 2, r
 			w.take(k, out)
 		}, "%c releases the shard", who)
@@ -207,6 +207,12 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 		w.nodes[k].claimer = m
 		w.take(k, out)
 	}, "%c comes for the shard", who)
+	c.Row = w.row
+	add(func(w *claimWorld) {
+		m, out := NewClaimer(c)
+		w.nodes[k].claimer = m
+		w.take(k, out)
+	}, "%c comes for the shard, whose row it has read", who)
 }
 
 func (w *claimWorld) allApplied(k int, epoch nola.Epoch) bool {

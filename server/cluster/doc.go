@@ -17,6 +17,11 @@
 //	owned by A -> owned by B                       A's lease is over
 //	released for B -> owned by C                   B has not come for it
 //
+// A has most of what the shard has committed written to its tables first, ends what it
+// has admitted, releases the shard, and tells B, which claims it without a look at the directory.
+// Calls wait meanwhile: at A until they can be told of B, at B until it serves the
+// shard. All other moves are found by looking.
+//
 // # Where a shard belongs
 //
 // By its hash it belongs to a node in proportion to the nodes' weights, among those
@@ -43,6 +48,7 @@
 //   - Load moves a shard only from a node that has far too much, or home, and fills
 //     nobody above what makes it stop; while costs stay, all comes to rest.
 //   - A node that a rule bars takes no shard, from nobody.
+//   - One step of a shard at a time is under way at a node.
 //   - A node gives away a few shards at a time, and the next ones when those have
 //     arrived.
 package cluster

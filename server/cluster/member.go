@@ -44,6 +44,9 @@ const (
 	lookPause   = 20 * time.Millisecond
 	joinRetry   = 500 * time.Millisecond
 	leavePoll   = 20 * time.Millisecond
+	// stepWait is how long requests wait for a shard that is on its way from this node,
+	// or to it.
+	stepWait = 2 * time.Second
 )
 
 // Config says who a node is in its cluster. Directory, Store, Name, Peer and Token
@@ -129,6 +132,8 @@ type Member struct {
 	look      chan struct{} // closed by the next look that begins from now on
 	peers     map[string]NodeRow
 	links     map[string]*link
+	steps     map[nola.ShardID]chan struct{} // those under way, closed when they end
+	life      *life                          // nil: the node has not joined
 	status    Status
 	work      Work // as last measured
 }
@@ -165,7 +170,7 @@ func New(cfg Config) (*Member, error) {
 	m := &Member{
 		cfg: cfg, cluster: hex.EncodeToString(info.ID[:]), started: cfg.Now(),
 		routes: make([]atomic.Pointer[route], info.Shards), looking: make(chan struct{}, 1),
-		look: make(chan struct{}), peers: map[string]NodeRow{}, links: map[string]*link{},
+		look: make(chan struct{}), peers: map[string]NodeRow{}, links: map[string]*link{}, steps: map[nola.ShardID]chan struct{}{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m, nil
@@ -290,15 +295,24 @@ func (m *Member) end() {
 // live is one process's life among the nodes: until its lease is over or ctx ends.
 func (m *Member) live(ctx context.Context, id string) {
 	ctx, stop := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	l := &life{ctx: ctx, id: id}
+	m.change(func() { m.life = l })
+	defer l.wg.Wait()
+	defer m.change(func() { m.life = nil })
 	defer stop()
-	wg.Go(func() {
+	l.wg.Go(func() {
 		defer stop()
 		m.keepLease(ctx, id)
 	})
-	wg.Go(func() { m.runPlacement(ctx) })
-	m.watch(ctx, id, &wg)
+	l.wg.Go(func() { m.runPlacement(ctx) })
+	m.watch(l)
+}
+
+// life is what goes on while the node is a process among the others.
+type life struct {
+	ctx context.Context
+	id  string
+	wg  sync.WaitGroup // grows under Member.mu alone while it is Member.life
 }
 
 // keepLease beats until the lease is over or ctx ends.
@@ -346,7 +360,8 @@ func (m *Member) keepLease(ctx context.Context, id string) {
 }
 
 // watch looks at the directory, and takes and gives shards.
-func (m *Member) watch(ctx context.Context, id string, wg *sync.WaitGroup) {
+func (m *Member) watch(l *life) {
+	ctx, id := l.ctx, l.id
 	w := &watcher{
 		m: m, id: id, members: NewMembers(id, m.cfg.Lease), planner: NewPlanner(id), meter: newMeter(), ended: make(chan outcome),
 	}
@@ -387,7 +402,11 @@ func (m *Member) watch(ctx context.Context, id string, wg *sync.WaitGroup) {
 		asked = false
 		for _, s := range list {
 			steps++
-			wg.Go(func() { w.ended <- outcome{s, w.carryOut(ctx, s)} })
+			l.wg.Go(func() {
+				end, free := m.begin(s.From.Shard)
+				w.ended <- outcome{s, free && m.carryOut(ctx, id, s)}
+				end()
+			})
 		}
 		last = now()
 		timer.Reset(every / 2)
@@ -530,20 +549,83 @@ func cmpOr(a, b string) string {
 	return b
 }
 
+// begin notes that a step of a shard is under way, until end is called, unless another
+// one is.
+func (m *Member) begin(id nola.ShardID) (end func(), free bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.steps[id] != nil {
+		return func() {}, false
+	}
+	done := make(chan struct{})
+	m.steps[id] = done
+	return func() {
+		m.change(func() { delete(m.steps, id) })
+		close(done)
+	}, true
+}
+
+// await waits for the end of a step of the shard, and reports whether there was one,
+// and it ended in time.
+func (m *Member) await(ctx context.Context, id nola.ShardID) bool {
+	m.mu.Lock()
+	done := m.steps[id]
+	m.mu.Unlock()
+	if done == nil {
+		return false
+	}
+	timer := time.NewTimer(stepWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// arrive has the node take a shard that was released for it, before it sees that in
+// the directory. Whoever asks for the shard from now on waits for it.
+func (m *Member) arrive(id nola.ShardID, epoch nola.Epoch) {
+	m.mu.Lock()
+	l := m.life
+	may := l != nil && !m.leaving && epoch != 0 && int(id) < len(m.routes) && len(m.steps) < ClaimsMax
+	if may {
+		l.wg.Add(1)
+	}
+	m.mu.Unlock()
+	if !may {
+		m.poke()
+		return
+	}
+	end, free := m.begin(id)
+	go func() {
+		defer l.wg.Done()
+		if free && m.Trusted() && m.shards.Serving(id) == 0 {
+			m.carryOut(l.ctx, l.id, Step{Kind: StepClaim, From: ShardRow{Shard: id, Epoch: epoch, HandoffTo: l.id}})
+		}
+		end()
+		m.poke()
+	}()
+}
+
 // carryOut does one step, and reports whether that went well.
-func (w *watcher) carryOut(ctx context.Context, s Step) (done bool) {
-	m := w.m
+func (m *Member) carryOut(ctx context.Context, self string, s Step) (done bool) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	id := s.From.Shard
 	switch s.Kind {
 	case StepClaim:
-		head, err := m.cfg.Directory.Claim(ctx, w.id, s.From)
+		if m.shards.Serving(id) != 0 { // it came meanwhile
+			return true
+		}
+		head, err := m.cfg.Directory.Claim(ctx, self, s.From)
 		if err == nil {
 			err = m.shards.OpenShard(head)
 		}
 		if err == nil {
-			m.route(id, route{head.Epoch, w.id}, true)
+			m.route(id, route{head.Epoch, self}, true)
 			m.cfg.Logger.Debug("shard taken", "shard", id, "epoch", head.Epoch, "from", s.From.Node)
 		} else if !errors.Is(err, ErrMoved) && ctx.Err() == nil {
 			m.cfg.Logger.Warn("a shard cannot be taken; trying again", "shard", id, "error", err)
@@ -553,6 +635,12 @@ func (w *watcher) carryOut(ctx context.Context, s Step) (done bool) {
 		m.shards.DropShard(id)
 		m.cfg.Logger.Warn("shard lost to another node", "shard", id, "to", s.From.Node)
 	case StepRelease:
+		if err := m.cfg.Directory.Flush(ctx, id, s.From.Epoch); err != nil {
+			if ctx.Err() == nil {
+				m.cfg.Logger.Warn("a shard cannot be given away; trying again", "shard", id, "error", err)
+			}
+			return false
+		}
 		handOff, cancel := context.WithTimeout(ctx, handOffTime)
 		m.shards.CloseShard(handOff, id)
 		cancel()
@@ -565,7 +653,7 @@ func (w *watcher) carryOut(ctx context.Context, s Step) (done bool) {
 		m.route(id, route{s.From.Epoch, s.To}, true)
 		m.cfg.Logger.Debug("shard given away", "shard", id, "to", s.To)
 		if l, found := m.linkOf(s.To); found {
-			_, _ = l.client.Wake(ctx, request(&peerv1.WakeRequest{})) // it looks by itself, a little later
+			_, _ = l.client.Wake(ctx, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(s.From.Epoch)})) // it looks by itself, a little later
 		}
 	}
 	return true

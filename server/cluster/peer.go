@@ -53,11 +53,19 @@ func (s *service) missed(id nola.ShardID) *peerv1.Error {
 	if int(id) >= len(s.m.routes) {
 		return errorMessage(nola.Errorf(nola.ReasonInvalidArgument, "shard %d: the cluster has %d", id, len(s.m.routes)))
 	}
-	return s.refusal(id, errNoOwner(id))
+	return s.message(id, errNoOwner(id))
 }
 
-// refusal is err as a message; if the shard has moved, it says where.
-func (s *service) refusal(id nola.ShardID, err error) *peerv1.Error {
+// refusal is err as a message. Of a shard that is on its way it waits to know where to.
+func (s *service) refusal(ctx context.Context, id nola.ShardID, err error) *peerv1.Error {
+	if moved(err) {
+		s.m.await(ctx, id)
+	}
+	return s.message(id, err)
+}
+
+// message is err as a message; if the shard has moved, it says where.
+func (s *service) message(id nola.ShardID, err error) *peerv1.Error {
 	m := errorMessage(err)
 	if r := s.m.routes[id].Load(); r != nil && moved(err) && r.node != "" && r.node != s.m.ID() {
 		m.Owner = &peerv1.Owner{Node: r.node, Epoch: uint64(r.epoch)}
@@ -65,8 +73,12 @@ func (s *service) refusal(id nola.ShardID, err error) *peerv1.Error {
 	return m
 }
 
-func (s *service) serves(id nola.ShardID) bool {
-	return int(id) < len(s.m.routes) && s.m.shards.Serving(id) != 0
+// serves reports whether a shard is served here. It waits for one that is on its way.
+func (s *service) serves(ctx context.Context, id nola.ShardID) bool {
+	if int(id) >= len(s.m.routes) {
+		return false
+	}
+	return s.m.shards.Serving(id) != 0 || s.m.await(ctx, id) && s.m.shards.Serving(id) != 0
 }
 
 // Calls begins calls in the order in which they come, and answers them as they end.
@@ -133,40 +145,47 @@ func (a *answerer) begin(ctx context.Context, c *peerv1.Call) {
 	a.mu.Lock()
 	full := len(a.cancels) >= unansweredMax
 	a.mu.Unlock()
-	switch {
-	case full:
+	if full {
 		e := nola.LimitError(nola.ReasonNodeOverloaded, "forwarded_calls", unansweredMax, "%d calls of one stream are unanswered, the limit; it was not executed, try again later", unansweredMax)
 		e.RetryAfter = overloadedRetry
 		a.answer(c.GetTag(), nola.Result{}, errorMessage(e))
 		return
-	case !a.s.serves(id):
-		a.answer(c.GetTag(), nola.Result{}, a.s.missed(id))
-		return
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	a.mu.Lock()
+	a.cancels[c.GetTag()] = cancel
+	a.mu.Unlock()
 	type outcome struct {
 		result nola.Result
 		err    error
 	}
 	decided := make(chan outcome, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	if err := m.shards.Begin(ctx, inv, func(result nola.Result, err error) { decided <- outcome{result, err} }); err != nil {
-		cancel()
-		a.answer(c.GetTag(), nola.Result{}, a.s.refusal(id, err))
-		return
+	begin := func() {
+		if err := m.shards.Begin(ctx, inv, func(result nola.Result, err error) { decided <- outcome{result, err} }); err != nil {
+			decided <- outcome{err: err}
+		}
 	}
-	a.mu.Lock()
-	a.cancels[c.GetTag()] = cancel
-	a.mu.Unlock()
+	served := m.shards.Serving(id) != 0
+	if served {
+		begin() // before those behind it
+	}
 	a.wg.Go(func() {
 		defer cancel()
-		o := <-decided
+		var o outcome
+		var e *peerv1.Error
+		if !served && !a.s.serves(ctx, id) {
+			e = a.s.missed(id)
+		} else {
+			if !served {
+				begin()
+			}
+			if o = <-decided; o.err != nil {
+				e = a.s.refusal(ctx, id, o.err)
+			}
+		}
 		a.mu.Lock()
 		delete(a.cancels, c.GetTag())
 		a.mu.Unlock()
-		var e *peerv1.Error
-		if o.err != nil {
-			e = a.s.refusal(id, o.err)
-		}
 		a.answer(c.GetTag(), o.result, e)
 	})
 }
@@ -210,7 +229,7 @@ func (a *answerer) send() error {
 func (s *service) Deliver(ctx context.Context, req *connect.Request[peerv1.DeliverRequest]) (*connect.Response[peerv1.DeliverResponse], error) {
 	m := req.Msg
 	to := nola.ShardID(m.GetTo())
-	if !s.serves(to) {
+	if !s.serves(ctx, to) {
 		return connect.NewResponse(&peerv1.DeliverResponse{Error: s.missed(to)}), nil
 	}
 	if len(m.GetRows()) > persistence.StreamWindow {
@@ -228,7 +247,7 @@ func (s *service) Deliver(ctx context.Context, req *connect.Request[peerv1.Deliv
 		d.Rows = append(d.Rows, persistence.OutboxRow{To: to, Number: row.GetNumber(), Invocation: inv})
 	}
 	if err := s.m.shards.Deliver(ctx, d); err != nil {
-		return connect.NewResponse(&peerv1.DeliverResponse{Error: s.refusal(to, err)}), nil
+		return connect.NewResponse(&peerv1.DeliverResponse{Error: s.refusal(ctx, to, err)}), nil
 	}
 	return connect.NewResponse(&peerv1.DeliverResponse{Taken: d.Taken}), nil
 }
@@ -245,23 +264,23 @@ func (s *service) Ask(ctx context.Context, req *connect.Request[peerv1.AskReques
 		return nil, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("operation %q is not known here: the node is of another release", m.GetOperation()))
 	}
 	id := nola.ShardID(m.GetShard())
-	if !s.serves(id) {
+	if !s.serves(ctx, id) {
 		return connect.NewResponse(&peerv1.AskResponse{Error: s.missed(id)}), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(time.Millisecond, m.GetTimeout().AsDuration()))
 	defer cancel()
 	result, err := run(ctx, s.m.shards, m.GetArguments())
 	if err != nil {
-		return connect.NewResponse(&peerv1.AskResponse{Error: s.refusal(id, err)}), nil
+		return connect.NewResponse(&peerv1.AskResponse{Error: s.refusal(ctx, id, err)}), nil
 	}
 	return connect.NewResponse(&peerv1.AskResponse{Result: result}), nil
 }
 
 // Read reads committed rows.
-func (s *service) Read(_ context.Context, req *connect.Request[peerv1.ReadRequest]) (*connect.Response[peerv1.ReadResponse], error) {
+func (s *service) Read(ctx context.Context, req *connect.Request[peerv1.ReadRequest]) (*connect.Response[peerv1.ReadResponse], error) {
 	m := req.Msg
 	id := nola.ShardID(m.GetShard())
-	if !s.serves(id) {
+	if !s.serves(ctx, id) {
 		return connect.NewResponse(&peerv1.ReadResponse{Error: s.missed(id)}), nil
 	}
 	res := &peerv1.ReadResponse{}
@@ -280,7 +299,7 @@ func (s *service) Read(_ context.Context, req *connect.Request[peerv1.ReadReques
 		err = s.m.confirm(id)
 	}
 	if err != nil {
-		return connect.NewResponse(&peerv1.ReadResponse{Error: s.refusal(id, err)}), nil
+		return connect.NewResponse(&peerv1.ReadResponse{Error: s.refusal(ctx, id, err)}), nil
 	}
 	return connect.NewResponse(res), nil
 }
@@ -291,7 +310,7 @@ func (s *service) Tail(ctx context.Context, req *connect.Request[peerv1.TailRequ
 	if err := ref.Validate(); err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	if id := s.m.shardOf(ref); !s.serves(id) {
+	if id := s.m.shardOf(ref); !s.serves(ctx, id) {
 		return stream.Send(&peerv1.TailResponse{Error: s.missed(id)})
 	}
 	err := s.m.shards.TailLogs(ctx, ref, int(req.Msg.GetLimit()), func(l nola.LogRecord) error {
@@ -303,9 +322,9 @@ func (s *service) Tail(ctx context.Context, req *connect.Request[peerv1.TailRequ
 	return nil
 }
 
-// Wake has the node look at the directory at once.
-func (s *service) Wake(context.Context, *connect.Request[peerv1.WakeRequest]) (*connect.Response[peerv1.WakeResponse], error) {
-	s.m.poke()
+// Wake has the node take a shard that was released for it.
+func (s *service) Wake(_ context.Context, req *connect.Request[peerv1.WakeRequest]) (*connect.Response[peerv1.WakeResponse], error) {
+	s.m.arrive(nola.ShardID(req.Msg.GetShard()), nola.Epoch(req.Msg.GetEpoch()))
 	return connect.NewResponse(&peerv1.WakeResponse{}), nil
 }
 

@@ -13,9 +13,10 @@ import (
 const (
 	// ClaimsMax is how many shards a node takes at once.
 	ClaimsMax = 64
-	// WaveMax is how many shards a node gives away at once. One that stays gives at
-	// most wavePercent of what it has, but one at least.
-	WaveMax     = 32
+	// WaveMax is how many shards a node gives away at once: the more, the longer each is
+	// without a server, for they want the same store. One that stays gives at most
+	// wavePercent of what it has, but one at least.
+	WaveMax     = 4
 	wavePercent = 5
 	// OverdueAfter is how long a shard waits for the node that it was released for;
 	// then the one that it belongs to takes it.

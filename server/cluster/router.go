@@ -16,9 +16,9 @@ import (
 
 // How a request finds the owner of its shard.
 const (
-	// routeTries is how often it is asked again, after another look at who owns the
-	// shard.
-	routeTries = 1
+	// routeTries is how often it is asked again, once it may be known better who owns
+	// the shard.
+	routeTries = 2
 	// refreshWait is how long that look may take.
 	refreshWait = 250 * time.Millisecond
 	// movingRetry is what callers are told to wait while a shard has no owner.
@@ -60,6 +60,7 @@ func (m *Member) route(id nola.ShardID, r route, read bool) {
 func (m *Member) at(ctx context.Context, id nola.ShardID, here func() error, there func(*link) error) error {
 	for try := 0; ; try++ {
 		var err error
+		was := m.routes[id].Load()
 		if m.shards.Serving(id) != 0 {
 			err = here()
 		} else if l, found := m.linkTo(id); found {
@@ -67,7 +68,7 @@ func (m *Member) at(ctx context.Context, id nola.ShardID, here func() error, the
 		} else {
 			err = errNoOwner(id)
 		}
-		if err == nil || try == routeTries || !moved(err) || !m.refresh(ctx) {
+		if err == nil || try == routeTries || !moved(err) || !m.settle(ctx, id, was) {
 			return err
 		}
 	}
@@ -108,6 +109,13 @@ func (m *Member) linkOf(node string) (*link, bool) {
 	l := newLink(row, m.cfg.Token, m.cluster, m.cfg.TLS)
 	m.links[node] = l
 	return l, true
+}
+
+// settle waits until it may be known better who owns a shard than was says: for the end of
+// a step of it here, otherwise, unless somebody has said who owns it, for another look at the directory. It
+// reports whether there was one of these.
+func (m *Member) settle(ctx context.Context, id nola.ShardID, was *route) bool {
+	return m.await(ctx, id) || m.routes[id].Load() != was || m.refresh(ctx)
 }
 
 // refresh waits for a look at the rows of the directory that begins from now on.
@@ -159,13 +167,14 @@ func (m *Member) Invoke(ctx context.Context, inv *nola.Invocation) (result nola.
 // meanwhile.
 func (m *Member) Begin(ctx context.Context, inv *nola.Invocation, done func(nola.Result, error)) (err error) {
 	id := m.shardOf(inv.Target)
+	was := m.routes[id].Load()
 	landed := func(result nola.Result, err error) {
 		if err == nil || !moved(err) {
 			done(result, err)
 			return
 		}
 		go func() { // bounded by the calls that the caller has begun
-			if m.refresh(ctx) {
+			if m.settle(ctx, id, was) {
 				result, err = m.Invoke(ctx, inv)
 			}
 			done(result, err)

@@ -68,9 +68,12 @@ type Directory interface {
 	Shards(ctx context.Context) ([]ShardRow, error)
 	// Claim makes node, which Join has answered, the owner of the shard under a
 	// higher epoch, if its row is still from, and answers where the shard stands: what its owner before has
-	// committed is in the store. The owner that from names is dead, or node itself.
+	// committed is in the store. The owner that from names is dead, or node itself; if it
+	// names none, the row need not have been read before.
 	// It answers ErrMoved if the row has changed.
 	Claim(ctx context.Context, node string, from ShardRow) (persistence.Head, error)
+	// Flush makes the Release of a shard short that this node serves under that epoch.
+	Flush(ctx context.Context, shard nola.ShardID, epoch nola.Epoch) error
 	// Release makes nobody the owner of a shard that this node owns under that
 	// epoch, and has stopped to serve; to is the node that shall have it, or empty.
 	Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error

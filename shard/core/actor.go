@@ -784,9 +784,10 @@ func (s *Shard) shutdown(a *Activation, reason string, out *Output) {
 	out.Ends = append(out.Ends, &a.turn)
 }
 
-// stop ends a if nothing of it is undecided; otherwise settled comes back.
+// stop ends a if nothing of it is undecided, and nobody holds it; otherwise settled, or
+// who lets it go, comes back.
 func (s *Shard) stop(a *Activation, out *Output) {
-	if a.dep > s.committed || a.queue.n > 0 || a.head < a.tail || len(a.keys) > 0 || a.awaited > 0 {
+	if a.dep > s.committed || a.queue.n > 0 || a.head < a.tail || len(a.keys) > 0 || a.awaited > 0 || a.held > 0 {
 		return
 	}
 	a.memory = nil

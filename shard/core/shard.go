@@ -54,7 +54,7 @@ type Shard struct {
 type Opened struct {
 	Head    persistence.Head
 	Inbox   []persistence.InboxRow
-	Outbox  []OutboxState
+	Outbox  []persistence.OutboxBounds
 	Backlog []nola.ActorRef // actors with casts waiting
 	Floors  persistence.Floors
 }

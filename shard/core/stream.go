@@ -15,12 +15,6 @@ type streams struct {
 	in  map[nola.ShardID]*persistence.InboxRow
 }
 
-// OutboxState tells what the store has of a stream to another shard.
-type OutboxState struct {
-	To          nola.ShardID
-	First, Last uint64
-}
-
 // outStream is this shard's side of a stream that it sends.
 type outStream struct {
 	to     nola.ShardID
@@ -161,6 +155,7 @@ func (in *Delivery) hold(s *Shard, box *persistence.InboxRow, out *Output) (miss
 		a := s.activation(row.Invocation.Target, out)
 		if a.held == 0 || !slices.Contains(in.held, a) {
 			a.held++
+			a.unlist()
 			in.held = append(in.held, a)
 		}
 		if missing == nil && a.loading {

@@ -1313,7 +1313,10 @@ func (x *LogEntry) GetInvocation() []byte {
 }
 
 type WakeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Epoch is that under which it was released. If it is 0 the node looks at all shards.
+	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1346,6 +1349,20 @@ func (x *WakeRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use WakeRequest.ProtoReflect.Descriptor instead.
 func (*WakeRequest) Descriptor() ([]byte, []int) {
 	return file_nola_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WakeRequest) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *WakeRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 type WakeResponse struct {
@@ -1616,8 +1633,10 @@ const file_nola_peer_v1_peer_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1e\n" +
 	"\n" +
 	"invocation\x18\x04 \x01(\fR\n" +
-	"invocation\"\r\n" +
-	"\vWakeRequest\"\x0e\n" +
+	"invocation\"9\n" +
+	"\vWakeRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x0e\n" +
 	"\fWakeResponse2\xa2\x03\n" +
 	"\vPeerService\x12F\n" +
 	"\x05Calls\x12\x1a.nola.peer.v1.CallsRequest\x1a\x1b.nola.peer.v1.CallsResponse\"\x00(\x010\x01\x12H\n" +
