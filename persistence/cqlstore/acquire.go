@@ -194,7 +194,14 @@ func (s *Store) claim(ctx context.Context, own *ownLane, shard nola.ShardID) (pe
 		case !found:
 			return head, fmt.Errorf("%w: shard %d has no row; run nolad schema setup again", ErrNoSchema, shard)
 		case row.Lane == own.id:
-			if err := s.giveUp(ctx, own, shard, row.Epoch, own.node); err != nil {
+			t, err := s.adopt(ctx, own, shard, row)
+			if err != nil {
+				return head, err
+			}
+			if t != nil {
+				return persistence.Head{Shard: shard, Epoch: t.epoch, Seq: t.start}, nil
+			}
+			if err := s.giveUp(ctx, own, shard, own.node); err != nil {
 				return head, err
 			}
 			continue
@@ -226,12 +233,20 @@ func (s *Store) claim(ctx context.Context, own *ownLane, shard nola.ShardID) (pe
 	return head, fmt.Errorf("cqlstore: shard %d was claimed by others %d times in a row", shard, claimTries)
 }
 
-func (s *Store) shardRow(ctx context.Context, shard nola.ShardID) (lane.ShardRow, bool, error) {
-	var a lane.Answer
-	if err := again(ctx, func() error { return s.sender.readShard(ctx, lane.ReadShard{Shard: shard}, &a) }); err != nil {
-		return lane.ShardRow{}, false, describe(stmtShardRead, err)
+func (s *Store) shardRow(ctx context.Context, shard nola.ShardID) (row lane.ShardRow, found bool, err error) {
+	var at, floor int64
+	var id gocql.UUID
+	err = again(ctx, func() error {
+		return s.sender.lane.query(ctx, stmtShardRead, int(shard)).Scan(&at, &id, &row.HandoffTo, &floor)
+	})
+	switch {
+	case errors.Is(err, gocql.ErrNotFound):
+		return row, false, nil
+	case err != nil:
+		return row, false, describe(stmtShardRead, err)
 	}
-	return a.Shard, a.Found, nil
+	row.Epoch, row.Lane, row.Floor = epoch(&at), lane.ID(id), lane.Timestamp(floor)
+	return row, true, nil
 }
 
 // claimFrom drives a claimer. It answers nil if somebody else has the shard.
@@ -283,7 +298,36 @@ func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (
 			return nil, err
 		}
 	}
-	row := c.Row()
+	return s.install(own, shard, m, c.Row(), last)
+}
+
+// adopt takes up a shard that the own lane owns by its row and has never served: its
+// claim was executed, and failed afterwards. It answers nil if the lane has served it.
+func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row lane.ShardRow) (*tenure, error) {
+	s.mu.Lock()
+	t := s.tenure(shard)
+	served := t != nil && t.own == own && t.epoch >= row.Epoch
+	s.mu.Unlock()
+	if served {
+		return nil, nil
+	}
+	m := newMemory(shard, &s.cached)
+	err := s.learn(ctx, m)
+	var last nola.Seq
+	if err != nil {
+		err = describe(stmtBucketsRead, err)
+	} else {
+		last, err = s.number(ctx, shard)
+	}
+	if err != nil {
+		m.close()
+		return nil, err
+	}
+	return s.install(own, shard, m, row, last)
+}
+
+// install has the own lane commit to a shard whose row is its own.
+func (s *Store) install(own *ownLane, shard nola.ShardID, m *memory, row lane.ShardRow, last nola.Seq) (*tenure, error) {
 	m.start(last, row.Floor)
 	t := &tenure{shard: shard, epoch: row.Epoch, start: last, last: last, own: own, m: m}
 	s.mu.Lock()
@@ -441,33 +485,26 @@ func (s *Store) recoverLane(ctx context.Context, id lane.ID, r *recovery) error 
 }
 
 // giveUp releases a shard of the own lane, to a node or, if that is empty, to any.
-func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, epoch nola.Epoch, to string) error {
+func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to string) error {
 	wake := context.AfterFunc(ctx, s.wake)
 	defer wake()
 	s.mu.Lock()
 	t := s.tenure(shard)
-	if t != nil && (t.own != own || t.epoch != epoch) {
-		t = nil // a claim that was executed, and then failed: nothing was committed under it
+	if t == nil || t.own != own || t.released || own.lost {
+		s.mu.Unlock()
+		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
 	}
-	gone := own.lost || t != nil && t.released
 	s.mu.Unlock()
-	if gone {
-		return errNotOwned(shard, epoch)
-	}
-	kept := func() {}
-	if t != nil {
-		was, err := s.halt(ctx, t)
-		if err != nil {
-			return err
-		}
-		kept = func() { t.stopped = was }
+	was, err := s.halt(ctx, t)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	if own.lost || own.w.State() != lane.StateOpen {
 		s.mu.Unlock()
 		return fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
 	}
-	r, out := own.w.Release(shard, epoch, to)
+	r, out := own.w.Release(shard, t.epoch, to)
 	s.mu.Unlock()
 	if err := s.sender.drive(ctx, out, r.Step); err != nil {
 		return fmt.Errorf("cqlstore: release shard %d: the outcome is unknown, it is not served any more: %w", shard, err)
@@ -475,14 +512,11 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, ep
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Phase() == lane.ReleaseKept {
-		kept() // unless a release that was sent before may still be executed
+		t.stopped = was // a release that was sent before may still be executed
 		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
 	}
-	s.figures.releases.Add(1)
-	if t == nil {
-		return nil
-	}
 	t.released = true
+	s.figures.releases.Add(1)
 	if s.tenure(shard) == t {
 		if m := s.shards[shard].Swap(nil); m != nil {
 			m.close()

@@ -219,8 +219,16 @@ func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persiste
 	c := lane.Claim{Shard: from.Shard, Node: node, Lane: own.id, Overdue: true, Row: row}
 	switch {
 	case row.Lane == own.id:
-		c.Row = lane.ShardRow{}
-		err = s.giveUp(ctx, own, from.Shard, row.Epoch, node)
+		var t *tenure
+		if t, err = s.adopt(ctx, own, from.Shard, row); t != nil {
+			return persistence.Head{Shard: t.shard, Epoch: t.epoch, Seq: t.start}, nil
+		}
+		if err == nil {
+			err = s.giveUp(ctx, own, from.Shard, node)
+		}
+		if err == nil {
+			c.Row, _, err = s.shardRow(ctx, from.Shard)
+		}
 	case !row.Lane.IsZero():
 		var r *recovery
 		if r, err = s.recoverOnce(ctx, row.Lane, func() error { return nil }); err == nil {
@@ -260,7 +268,7 @@ func (s *Store) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoc
 	}
 	ctx, stop := s.within(ctx)
 	defer stop()
-	return s.giveUp(ctx, own, shard, epoch, to)
+	return s.giveUp(ctx, own, shard, to)
 }
 
 // Flush brings what is committed of a shard that this store has acquired under that

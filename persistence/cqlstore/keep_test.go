@@ -137,16 +137,12 @@ func TestFence(t *testing.T) {
 }
 
 // TestClaimThatFailed has a shard claimed, and the claim fail after that was executed:
-// the shard is this node's by its row, and the next claim gets it.
+// the shard is this node's by its row, and the next claim takes it up. What is written
+// then is newer than all before, although the owner before has a clock that is ahead.
 func TestClaimThatFailed(t *testing.T) {
 	s, c := fakeServer(t, cqlfake.Config{})
 	c.External = true
-	store := open(t, c)
-	node, err := store.Join(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	row := func() cqlstore.ShardRow {
+	row := func(store *cqlstore.Store) cqlstore.ShardRow {
 		t.Helper()
 		rows, err := store.ShardRows(t.Context())
 		if err != nil {
@@ -154,8 +150,14 @@ func TestClaimThatFailed(t *testing.T) {
 		}
 		return rows[3]
 	}
-	for range 2 { // a shard that nobody owned, and one that the node has served
-		before := row()
+	for i, ahead := range []time.Duration{time.Hour, 0, 0} {
+		c.Name, c.Now = fmt.Sprint("n", i), func() time.Time { return time.Now().Add(ahead) }
+		store := open(t, c)
+		node, err := store.Join(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := row(store)
 		s.Inject(func(r cqlfake.Request) cqlfake.Fault {
 			if strings.Contains(r.Statements[0], "FROM nola.buckets") {
 				return cqlfake.Refused
@@ -166,19 +168,26 @@ func TestClaimThatFailed(t *testing.T) {
 			t.Fatal("a claim that could not read is said to be done")
 		}
 		s.Inject(nil)
-		claimed := row()
-		if claimed.Node != node || claimed.Epoch <= before.Epoch {
+		claimed := row(store)
+		if claimed.Node != node || claimed.Epoch != before.Epoch+1 {
 			t.Fatalf("the claim was not executed: %+v", claimed)
 		}
 		head, err := store.Claim(t.Context(), node, claimed)
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || head.Epoch != claimed.Epoch {
+			t.Fatalf("epoch %d after a claim of %d: %v", head.Epoch, claimed.Epoch, err)
+		}
+		value, found, err := (persistence.Reader{Store: store}).State(3, storetest.Actor, "k")
+		if want := fmt.Sprint("v", i-1); err != nil || found != (i > 0) || found && string(value) != want {
+			t.Errorf("the node finds %q (%v, %v), want %s", value, found, err, want)
 		}
 		b := new(persistence.Batch)
 		b.Reset(3, head.Epoch, head.Seq+1)
-		b.PutState(storetest.Actor, "k", []byte("v"))
-		if err := store.Commit([]*persistence.Batch{b})[0]; err != nil || head.Epoch <= claimed.Epoch {
-			t.Fatalf("a commit under epoch %d after a claim of %d: %v", head.Epoch, claimed.Epoch, err)
+		b.PutState(storetest.Actor, "k", []byte(fmt.Sprint("v", i)))
+		if err := store.Commit([]*persistence.Batch{b})[0]; err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Release(t.Context(), 3, head.Epoch, ""); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -109,8 +109,6 @@ func (s *sender) plain(ctx context.Context, to lane.Statement, a *lane.Answer) e
 		return s.readFence(ctx, to.Lane, a)
 	case lane.ReadLane:
 		return s.readLane(ctx, to.Lane, a)
-	case lane.ReadShard:
-		return s.readShard(ctx, to, a)
 	case lane.ApplyEffects:
 		return s.apply(ctx, []lane.Effects{to.Effects})
 	}
@@ -154,17 +152,6 @@ func (s *sender) readLane(ctx context.Context, id lane.ID, a *lane.Answer) (err 
 		body = nil
 	}
 	return iter.Close()
-}
-
-func (s *sender) readShard(ctx context.Context, to lane.ReadShard, a *lane.Answer) error {
-	var at, floor int64
-	var id gocql.UUID
-	err := s.lane.query(ctx, stmtShardRead, int(to.Shard)).Scan(&at, &id, &a.Shard.HandoffTo, &floor)
-	if errors.Is(err, gocql.ErrNotFound) {
-		return nil
-	}
-	a.Shard.Epoch, a.Shard.Lane, a.Shard.Floor, a.Found = epoch(&at), lane.ID(id), lane.Timestamp(floor), err == nil
-	return err
 }
 
 // drive sends what a machine wants sent until nothing is under way, or ctx ends.

@@ -11,14 +11,13 @@ type ClaimPhase uint8
 
 // The phases of a claimer. The last two are final.
 const (
-	ClaimReading  ClaimPhase = iota // the row of the shard
-	ClaimApplying                   // what the dead lane has committed for the shard
+	ClaimApplying ClaimPhase = iota // what the dead lane has committed for the shard
 	ClaimClaiming                   // until the answer to the claim is definite
 	ClaimOwned                      // Row is ours
 	ClaimLost                       // Row says who has the shard, as far as was seen
 )
 
-var claimNames = [...]string{"reading", "applying", "claiming", "owned", "lost"}
+var claimNames = [...]string{"applying", "claiming", "owned", "lost"}
 
 // String answers the phase's name.
 func (p ClaimPhase) String() string { return claimNames[p] }
@@ -61,7 +60,9 @@ type Claim struct {
 	// Overdue takes a shard also if it was released for another node, which has not
 	// come for it.
 	Overdue bool
-	// Row is the row of the shard, if it was read already; otherwise its zero value.
+	// Row is the row of the shard as it was read, before From was recovered. What else
+	// was read of the shard since then holds if the claim succeeds: it is lost once the row
+	// has changed.
 	Row ShardRow
 }
 
@@ -82,11 +83,21 @@ func NewClaimer(c Claim) (*Claimer, Output) {
 	}
 	var out Output
 	m := &Claimer{claim: c, row: c.Row}
-	if c.Row == (ShardRow{}) {
-		out.send(ReadShard{Shard: c.Shard})
-	} else {
-		m.begin(&out)
+	if !m.free(c.Row) {
+		m.phase = ClaimLost
+		return m, out
 	}
+	if !c.Row.Lane.IsZero() {
+		// What older tenures left was applied before the shard was claimed from them.
+		// Applying it again could bring back what was deleted, and whose deletion the
+		// store has forgotten.
+		for _, f := range c.Effects {
+			if f.Batch.Epoch == c.Row.Epoch {
+				m.waiting = append(m.waiting, f)
+			}
+		}
+	}
+	m.apply(&out)
 	return m, out
 }
 
@@ -114,8 +125,6 @@ func (c *Claimer) LastSeq() nola.Seq {
 func (c *Claimer) Step(a Answer) Output {
 	var out Output
 	switch to := a.To.(type) {
-	case ReadShard:
-		c.read(a, &out)
 	case ApplyEffects:
 		c.applied(a, &out)
 	case ClaimShard:
@@ -124,39 +133,6 @@ func (c *Claimer) Step(a Answer) Output {
 		panic(fmt.Sprintf("lane: a claimer got the answer to a %T", to))
 	}
 	return out
-}
-
-func (c *Claimer) read(a Answer, out *Output) {
-	if a.Outcome != Done {
-		out.again(a.To)
-		return
-	}
-	c.row = a.Shard
-	if !a.Found {
-		c.phase = ClaimLost
-		return
-	}
-	c.begin(out)
-}
-
-// begin claims from who has the row.
-func (c *Claimer) begin(out *Output) {
-	if !c.free(c.row) {
-		c.phase = ClaimLost
-		return
-	}
-	c.phase, c.waiting = ClaimApplying, nil
-	if c.row.Lane == c.claim.From.Lane && !c.row.Lane.IsZero() {
-		// What older tenures left was applied before the shard was claimed from them.
-		// Applying it again could bring back what was deleted, and whose deletion the
-		// store has forgotten.
-		for _, f := range c.claim.Effects {
-			if f.Batch.Epoch == c.row.Epoch {
-				c.waiting = append(c.waiting, f)
-			}
-		}
-	}
-	c.apply(out)
 }
 
 // free reports whether the shard may be claimed from who has it.
@@ -201,9 +177,6 @@ func (c *Claimer) claimed(to ClaimShard, a Answer, out *Output) {
 		out.again(to)
 	case a.Outcome == Done || a.Found && a.Shard.Epoch == to.To.Epoch && a.Shard.Lane == to.To.Lane:
 		c.phase, c.row = ClaimOwned, to.To
-	case a.Found && a.Shard.Lane == to.From.Lane:
-		c.phase = ClaimReading
-		out.send(ReadShard{Shard: to.Shard})
 	default:
 		c.phase, c.row = ClaimLost, a.Shard
 	}

@@ -33,14 +33,14 @@ func died(t *testing.T) lane.Ended {
 	return ended
 }
 
-func claimOf(t *testing.T, from lane.Ended) (*lane.Claimer, lane.Statement) {
+func claimOf(t *testing.T, from lane.Ended, row lane.ShardRow) (*lane.Claimer, []lane.Statement) {
 	t.Helper()
 	effects, err := from.ByShard()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, out := lane.NewClaimer(lane.Claim{Shard: 7, Node: "b", Lane: lane.ID{2}, From: from, Effects: effects[7]})
-	return c, out.Send[0]
+	c, out := lane.NewClaimer(lane.Claim{Shard: 7, Node: "b", Lane: lane.ID{2}, From: from, Effects: effects[7], Row: row})
+	return c, out.Send
 }
 
 func row(s lane.Statement, outcome lane.Outcome, r lane.ShardRow) lane.Answer {
@@ -51,9 +51,10 @@ func row(s lane.Statement, outcome lane.Outcome, r lane.ShardRow) lane.Answer {
 // claim, what it says, and what its lost answer comes to.
 func TestClaimAppliesThePresentEpoch(t *testing.T) {
 	from := died(t)
-	c, read := claimOf(t, from)
-	read = step(t, c, lane.Answer{To: read}, 0, 1)[0]
-	applies := step(t, c, row(read, lane.Done, lane.ShardRow{Epoch: 5, Lane: from.Lane, Floor: 3}), 2, 0)
+	c, applies := claimOf(t, from, lane.ShardRow{Epoch: 5, Lane: from.Lane, Floor: 3})
+	if len(applies) != 2 {
+		t.Fatalf("it begins with %v", applies)
+	}
 	for i, s := range applies {
 		if f := s.(lane.ApplyEffects).Effects; f.Batch.Epoch != 5 || f.Batch.Shard != 7 || f.Batch.Seq != nola.Seq(2+2*i) {
 			t.Errorf("applies batch %d of shard %d, epoch %d", f.Batch.Seq, f.Batch.Shard, f.Batch.Epoch)
@@ -78,64 +79,43 @@ func TestClaimAppliesThePresentEpoch(t *testing.T) {
 // how far they came.
 func TestClaimNumbersOfEarlierEpochs(t *testing.T) {
 	from := died(t)
-	c, read := claimOf(t, from)
-	claim := step(t, c, row(read, lane.Done, lane.ShardRow{Epoch: 7, Lane: from.Lane}), 1, 0)
+	c, claim := claimOf(t, from, lane.ShardRow{Epoch: 7, Lane: from.Lane})
 	step(t, c, done(claim[0]), 0, 0)
 	if c.Phase() != lane.ClaimOwned || c.LastSeq() != 0 {
 		t.Errorf("the claim is %s, and the last batch is said to be %d", c.Phase(), c.LastSeq())
 	}
 }
 
-// TestClaimStartsAgain has the epoch move under the dead lane.
-func TestClaimStartsAgain(t *testing.T) {
+// TestClaimIsLostWithTheRow has the epoch move under the dead lane: what was read of
+// the shard may be out of date.
+func TestClaimIsLostWithTheRow(t *testing.T) {
 	from := died(t)
-	c, read := claimOf(t, from)
-	applies := step(t, c, row(read, lane.Done, lane.ShardRow{Epoch: 4, Lane: from.Lane}), 1, 0)
+	c, applies := claimOf(t, from, lane.ShardRow{Epoch: 4, Lane: from.Lane})
 	claim := step(t, c, done(applies[0]), 1, 0)
-	read = step(t, c, row(claim[0], lane.NotApplied, lane.ShardRow{Epoch: 5, Lane: from.Lane}), 1, 0)[0]
-	step(t, c, row(read, lane.Done, lane.ShardRow{Epoch: 5, Lane: from.Lane}), 2, 0)
+	now := lane.ShardRow{Epoch: 5, Lane: from.Lane}
+	step(t, c, row(claim[0], lane.NotApplied, now), 0, 0)
+	if c.Phase() != lane.ClaimLost || c.Row() != now {
+		t.Errorf("the claim is %s, with %+v", c.Phase(), c.Row())
+	}
 }
 
 // TestClaimOfWhatIsNotFree wants nothing to be sent for shards of others.
 func TestClaimOfWhatIsNotFree(t *testing.T) {
 	for name, tt := range map[string]struct {
-		answer  lane.Answer
+		row     lane.ShardRow
 		overdue bool
 		phase   lane.ClaimPhase
 	}{
-		"another lane":          {lane.Answer{Found: true, Shard: lane.ShardRow{Epoch: 5, Lane: lane.ID{3}}}, false, lane.ClaimLost},
-		"no row":                {lane.Answer{}, false, lane.ClaimLost},
-		"released to another":   {lane.Answer{Found: true, Shard: lane.ShardRow{Epoch: 5, HandoffTo: "c"}}, false, lane.ClaimLost},
-		"released, not fetched": {lane.Answer{Found: true, Shard: lane.ShardRow{Epoch: 5, HandoffTo: "c"}}, true, lane.ClaimClaiming},
-		"released to us":        {lane.Answer{Found: true, Shard: lane.ShardRow{Epoch: 5, HandoffTo: "b"}}, false, lane.ClaimClaiming},
-		"released to anybody":   {lane.Answer{Found: true, Shard: lane.ShardRow{Epoch: 5}}, false, lane.ClaimClaiming},
+		"another lane":          {lane.ShardRow{Epoch: 5, Lane: lane.ID{3}}, false, lane.ClaimLost},
+		"released to another":   {lane.ShardRow{Epoch: 5, HandoffTo: "c"}, false, lane.ClaimLost},
+		"released, not fetched": {lane.ShardRow{Epoch: 5, HandoffTo: "c"}, true, lane.ClaimClaiming},
+		"released to us":        {lane.ShardRow{Epoch: 5, HandoffTo: "b"}, false, lane.ClaimClaiming},
+		"released to anybody":   {lane.ShardRow{Epoch: 5}, false, lane.ClaimClaiming},
+		"nobody's":              {lane.ShardRow{}, false, lane.ClaimClaiming},
 	} {
-		c, out := lane.NewClaimer(lane.Claim{Shard: 7, Node: "b", Lane: lane.ID{2}, Overdue: tt.overdue})
-		tt.answer.To, tt.answer.Outcome = out.Send[0], lane.Done
-		if out := c.Step(tt.answer); c.Phase() != tt.phase || (len(out.Send) > 0) != (tt.phase == lane.ClaimClaiming) {
+		c, out := lane.NewClaimer(lane.Claim{Shard: 7, Node: "b", Lane: lane.ID{2}, Overdue: tt.overdue, Row: tt.row})
+		if c.Phase() != tt.phase || (len(out.Send) > 0) != (tt.phase == lane.ClaimClaiming) {
 			t.Errorf("%s: the claim is %s and sends %v, want %s", name, c.Phase(), out.Send, tt.phase)
-		}
-	}
-}
-
-// TestClaimOfAKnownRow wants nothing to be read that was read.
-func TestClaimOfAKnownRow(t *testing.T) {
-	for name, tt := range map[string]struct {
-		row   lane.ShardRow
-		phase lane.ClaimPhase
-	}{
-		"released to us":      {lane.ShardRow{Epoch: 5, HandoffTo: "b", Floor: 77}, lane.ClaimClaiming},
-		"released to another": {lane.ShardRow{Epoch: 5, HandoffTo: "c"}, lane.ClaimLost},
-	} {
-		c, out := lane.NewClaimer(lane.Claim{Shard: 7, Node: "b", Lane: lane.ID{2}, Row: tt.row})
-		if c.Phase() != tt.phase || len(out.Send) > 1 {
-			t.Errorf("%s: the claim is %s and sends %v, want %s", name, c.Phase(), out.Send, tt.phase)
-		}
-		if c.Phase() != lane.ClaimClaiming {
-			continue
-		}
-		if claim, want := out.Send[0].(lane.ClaimShard), (lane.ShardRow{Epoch: 6, Lane: lane.ID{2}, Floor: 77}); claim.From != tt.row || claim.To != want {
-			t.Errorf("%s: claims %+v", name, claim)
 		}
 	}
 }
@@ -147,8 +127,10 @@ func TestClaimBoundsItsApplies(t *testing.T) {
 		effects[i] = lane.Effects{Batch: new(persistence.Batch), First: lane.Timestamp(i + 1)}
 		effects[i].Batch.Reset(7, 1, nola.Seq(i+1))
 	}
-	c, out := lane.NewClaimer(lane.Claim{Shard: 7, Lane: lane.ID{2}, From: lane.Ended{Lane: lane.ID{9}}, Effects: effects})
-	open := c.Step(row(out.Send[0], lane.Done, lane.ShardRow{Epoch: 1, Lane: lane.ID{9}})).Send
+	c, out := lane.NewClaimer(lane.Claim{
+		Shard: 7, Lane: lane.ID{2}, From: lane.Ended{Lane: lane.ID{9}}, Effects: effects, Row: lane.ShardRow{Epoch: 1, Lane: lane.ID{9}},
+	})
+	open := out.Send
 	for n := 0; c.Phase() == lane.ClaimApplying; n++ {
 		if len(open) > lane.AppliesMax {
 			t.Fatalf("%d applies are under way", len(open))

@@ -21,6 +21,7 @@ const (
 	claimRuleEpoch                   // the claim asks for the lane alone
 	claimRuleReleaseApply            // a shard is released before everything was applied
 	claimRuleReleaseAnswer           // its owner serves it again without an answer to the release
+	claimRuleAdopt                   // a shard is taken up whose row is ours, and the clock ignores the floor
 )
 
 const (
@@ -59,6 +60,7 @@ type claimWork struct {
 	to   Statement
 	acts uint8    // of a conditional one: 1 its condition held, 2 it did not
 	row  ShardRow // what it found
+	lost bool     // nobody waits for the answer any more
 }
 
 // claimWorld is one shard with one key, and three nodes with a lane each. What
@@ -75,6 +77,7 @@ type claimWorld struct {
 	count  int
 	cells  [replicas]int // the operation that each replica holds, from 1
 	work   []claimWork
+	failed bool // a node has given up a claim, which may be executed yet
 	bad    string
 }
 
@@ -183,10 +186,27 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 	if n.own == 2 && w.broken == claimRuleReleaseAnswer {
 		add(func(w *claimWorld) { w.nodes[k].own = 1 }, "%c serves the shard again", who)
 	}
+	if n.claimer != nil && n.claimer.phase == ClaimClaiming && !w.failed {
+		add(func(w *claimWorld) {
+			w.nodes[k].claimer, w.failed = nil, true
+			for i := range w.work {
+				w.work[i].lost = w.work[i].lost || w.work[i].by == k
+			}
+		}, "%c's claim fails", who)
+	}
+	if n.own == 0 && n.claimer == nil && w.row.Lane == laneOf(k) && n.epoch < w.row.Epoch {
+		add(func(w *claimWorld) {
+			n := &w.nodes[k]
+			n.own, n.epoch = 1, w.row.Epoch
+			if w.broken != claimRuleAdopt {
+				n.clock = max(n.clock, w.row.Floor)
+			}
+		}, "%c takes up what is its own", who)
+	}
 	if k >= w.active || n.own != 0 || n.claimer != nil || w.row.Lane == laneOf(k) || w.row.Epoch >= w.epochs {
 		return
 	}
-	c := Claim{Shard: modelShard, Lane: laneOf(k)}
+	c := Claim{Shard: modelShard, Lane: laneOf(k), Row: w.row}
 	if !w.row.Lane.IsZero() {
 		from := int(w.row.Lane[0] - 1)
 		if !w.nodes[from].ended && w.broken != claimRuleSeal {
@@ -207,12 +227,6 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 		w.nodes[k].claimer = m
 		w.take(k, out)
 	}, "%c comes for the shard", who)
-	c.Row = w.row
-	add(func(w *claimWorld) {
-		m, out := NewClaimer(c)
-		w.nodes[k].claimer = m
-		w.take(k, out)
-	}, "%c comes for the shard, whose row it has read", who)
 }
 
 func (w *claimWorld) allApplied(k int, epoch nola.Epoch) bool {
@@ -258,9 +272,6 @@ func (w *claimWorld) workMoves(at int, add func(do func(w *claimWorld), label st
 	job := w.work[at]
 	who := "XBC"[job.by]
 	switch to := job.to.(type) {
-	case ReadShard:
-		add(func(w *claimWorld) { w.answer(at, Answer{Outcome: Done, Found: true, Shard: w.row}) }, "%c reads the row", who)
-		return
 	case ApplyEffects:
 		if w.applied(int(to.Effects.Batch.Seq)) || w.broken == claimRuleApply {
 			add(func(w *claimWorld) { w.answer(at, Answer{Outcome: Done}) }, "%c has write %d applied", who, to.Effects.Batch.Seq)
@@ -298,6 +309,9 @@ func (w *claimWorld) answer(at int, a Answer) {
 	a.To = job.to
 	w.work = slices.Delete(w.work, at, at+1)
 	n := &w.nodes[job.by]
+	if job.lost {
+		return
+	}
 	if _, ok := job.to.(ReleaseShard); ok {
 		if n.release == nil { // served again, and lost
 			return
@@ -375,7 +389,7 @@ func appendRow(b []byte, r ShardRow) []byte {
 }
 
 func (w *claimWorld) key(b []byte) []byte {
-	b = appendRow(b, w.row)
+	b = appendFlags(appendRow(b, w.row), w.failed)
 	for _, n := range w.nodes {
 		b = appendInts(b, int64(n.own), int64(n.epoch), int64(n.clock), int64(n.final))
 		b = appendFlags(b, n.sealed, n.ended, n.claimer != nil, n.release != nil)
@@ -398,10 +412,8 @@ func (w *claimWorld) key(b []byte) []byte {
 	b = append(b, 0xff)
 	var each [][]byte
 	for _, job := range w.work {
-		e := appendRow(appendInts(nil, int64(job.by), int64(job.acts)), job.row)
+		e := appendFlags(appendRow(appendInts(nil, int64(job.by), int64(job.acts)), job.row), job.lost)
 		switch to := job.to.(type) {
-		case ReadShard:
-			e = append(e, 1)
 		case ApplyEffects:
 			e = appendInts(append(e, 2), int64(to.Effects.Batch.Seq))
 		case ClaimShard:
@@ -455,6 +467,7 @@ func TestClaimRulesMatter(t *testing.T) {
 		"claim does not ask for the epoch":         {claimRuleEpoch, 1, 2, "two nodes have one epoch"},
 		"release before applying":                  {claimRuleReleaseApply, 1, 2, "does not see"},
 		"served again without an answer":           {claimRuleReleaseAnswer, 1, 2, "does not see"},
+		"taken up without the floor":               {claimRuleAdopt, 2, 2, "does not see"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			breaks(t, newClaimWorld(tt.broken, tt.ops, modelEpochs, tt.nodes), 600_000, tt.fault)

@@ -89,8 +89,6 @@ type (
 		Final Seq
 		TS    Timestamp
 	}
-	// ReadShard reads the row of a shard.
-	ReadShard struct{ Shard nola.ShardID }
 	// ClaimShard sets the row to To, IF epoch and lane are those of From. LWT.
 	ClaimShard struct {
 		Shard    nola.ShardID
@@ -135,7 +133,6 @@ func (CreateHead) statement()   {}
 func (SealHead) statement()     {}
 func (InsertSealed) statement() {}
 func (DecideFinal) statement()  {}
-func (ReadShard) statement()    {}
 func (ClaimShard) statement()   {}
 func (ReleaseShard) statement() {}
 func (ApplyEffects) statement() {}

@@ -45,8 +45,11 @@ const (
 	joinRetry   = 500 * time.Millisecond
 	leavePoll   = 20 * time.Millisecond
 	// stepWait is how long requests wait for a shard that is on its way from this node,
-	// or to it.
-	stepWait = 2 * time.Second
+	// or to it, and stepWaitersMax how many do; others are refused at once.
+	stepWait       = 2 * time.Second
+	stepWaitersMax = 4096
+	wakeTimeout    = 500 * time.Millisecond // of telling a node that a shard was released for it
+	leavesMax      = 32                     // releases at once of what no node takes
 )
 
 // Config says who a node is in its cluster. Directory, Store, Name, Peer and Token
@@ -119,6 +122,7 @@ type Member struct {
 	routes  []atomic.Pointer[route]
 	until   atomic.Int64  // the lease is held before this reading of the clock; 0: never
 	looking chan struct{} // holds one: look at the directory now
+	waiters atomic.Int64  // for steps to end
 
 	ctx  context.Context // ends with Run
 	stop context.CancelFunc
@@ -404,8 +408,9 @@ func (m *Member) watch(l *life) {
 			steps++
 			l.wg.Go(func() {
 				end, free := m.begin(s.From.Shard)
-				w.ended <- outcome{s, free && m.carryOut(ctx, id, s)}
+				done := free && m.carryOut(ctx, id, s)
 				end()
+				w.ended <- outcome{s, done}
 			})
 		}
 		last = now()
@@ -554,6 +559,10 @@ func cmpOr(a, b string) string {
 func (m *Member) begin(id nola.ShardID) (end func(), free bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.beginLocked(id)
+}
+
+func (m *Member) beginLocked(id nola.ShardID) (end func(), free bool) {
 	if m.steps[id] != nil {
 		return func() {}, false
 	}
@@ -574,6 +583,10 @@ func (m *Member) await(ctx context.Context, id nola.ShardID) bool {
 	if done == nil {
 		return false
 	}
+	defer m.waiters.Add(-1)
+	if m.waiters.Add(1) > stepWaitersMax {
+		return false
+	}
 	timer := time.NewTimer(stepWait)
 	defer timer.Stop()
 	select {
@@ -590,19 +603,20 @@ func (m *Member) await(ctx context.Context, id nola.ShardID) bool {
 func (m *Member) arrive(id nola.ShardID, epoch nola.Epoch) {
 	m.mu.Lock()
 	l := m.life
-	may := l != nil && !m.leaving && epoch != 0 && int(id) < len(m.routes) && len(m.steps) < ClaimsMax
-	if may {
-		l.wg.Add(1)
+	end, free := func() {}, false
+	if l != nil && !m.leaving && epoch != 0 && int(id) < len(m.routes) && len(m.steps) < ClaimsMax && requires(m.placement.Rules, m.cfg.Labels) == "" {
+		if end, free = m.beginLocked(id); free {
+			l.wg.Add(1)
+		}
 	}
 	m.mu.Unlock()
-	if !may {
+	if !free {
 		m.poke()
 		return
 	}
-	end, free := m.begin(id)
 	go func() {
 		defer l.wg.Done()
-		if free && m.Trusted() && m.shards.Serving(id) == 0 {
+		if m.Trusted() {
 			m.carryOut(l.ctx, l.id, Step{Kind: StepClaim, From: ShardRow{Shard: id, Epoch: epoch, HandoffTo: l.id}})
 		}
 		end()
@@ -632,6 +646,9 @@ func (m *Member) carryOut(ctx context.Context, self string, s Step) (done bool) 
 		}
 		return err == nil
 	case StepDrop:
+		if mine := m.shards.Serving(id); mine == 0 || mine >= s.From.Epoch { // it came back meanwhile
+			return true
+		}
 		m.shards.DropShard(id)
 		m.cfg.Logger.Warn("shard lost to another node", "shard", id, "to", s.From.Node)
 	case StepRelease:
@@ -653,7 +670,9 @@ func (m *Member) carryOut(ctx context.Context, self string, s Step) (done bool) 
 		m.route(id, route{s.From.Epoch, s.To}, true)
 		m.cfg.Logger.Debug("shard given away", "shard", id, "to", s.To)
 		if l, found := m.linkOf(s.To); found {
-			_, _ = l.client.Wake(ctx, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(s.From.Epoch)})) // it looks by itself, a little later
+			wake, cancel := context.WithTimeout(ctx, wakeTimeout)
+			defer cancel()
+			_, _ = l.client.Wake(wake, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(s.From.Epoch)})) // it looks by itself, a little later
 		}
 	}
 	return true
@@ -674,8 +693,9 @@ func (m *Member) Leave(ctx context.Context) {
 		}
 		break
 	}
+	m.stepsEnd(ctx) // none takes a shard from now on
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, WaveMax)
+	slots := make(chan struct{}, leavesMax)
 	for _, s := range m.shards.Shards() {
 		slots <- struct{}{}
 		wg.Go(func() {
@@ -691,6 +711,23 @@ func (m *Member) Leave(ctx context.Context) {
 		})
 	}
 	wg.Wait()
+}
+
+// stepsEnd waits for the steps that are under way, or until ctx ends.
+func (m *Member) stepsEnd(ctx context.Context) {
+	m.mu.Lock()
+	var under []chan struct{}
+	for _, done := range m.steps {
+		under = append(under, done)
+	}
+	m.mu.Unlock()
+	for _, done := range under {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // othersTake reports whether there is a node that takes shards.

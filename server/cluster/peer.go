@@ -173,14 +173,16 @@ func (a *answerer) begin(ctx context.Context, c *peerv1.Call) {
 		defer cancel()
 		var o outcome
 		var e *peerv1.Error
-		if !served && !a.s.serves(ctx, id) {
+		wait, end := m.within(ctx, inv)
+		defer end()
+		if !served && !a.s.serves(wait, id) {
 			e = a.s.missed(id)
 		} else {
 			if !served {
 				begin()
 			}
 			if o = <-decided; o.err != nil {
-				e = a.s.refusal(ctx, id, o.err)
+				e = a.s.refusal(wait, id, o.err)
 			}
 		}
 		a.mu.Lock()

@@ -56,7 +56,8 @@ func (m *Member) route(id nola.ShardID, r route, read bool) {
 }
 
 // at does something at the owner of a shard: here if that is this node, otherwise
-// there. Neither may have done anything when it answers SHARD_MOVING or NO_OWNER.
+// there. Neither may have done anything when it answers SHARD_MOVING or NO_OWNER. It
+// waits for another owner until ctx ends.
 func (m *Member) at(ctx context.Context, id nola.ShardID, here func() error, there func(*link) error) error {
 	for try := 0; ; try++ {
 		var err error
@@ -148,7 +149,9 @@ func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 // Invoke runs a call at the owner of its actor and answers when its effects are
 // durable.
 func (m *Member) Invoke(ctx context.Context, inv *nola.Invocation) (result nola.Result, err error) {
-	err = m.at(ctx, m.shardOf(inv.Target), func() error {
+	wait, cancel := m.within(ctx, inv)
+	defer cancel()
+	err = m.at(wait, m.shardOf(inv.Target), func() error {
 		attempt := *inv
 		result, err = m.shards.Invoke(ctx, &attempt)
 		return err
@@ -160,6 +163,14 @@ func (m *Member) Invoke(ctx context.Context, inv *nola.Invocation) (result nola.
 		return err
 	})
 	return result, err
+}
+
+// within ends with the deadline of a call, which may be nearer than that of ctx.
+func (m *Member) within(ctx context.Context, inv *nola.Invocation) (context.Context, context.CancelFunc) {
+	if inv.Deadline.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, inv.Deadline.Sub(m.cfg.Now()))
 }
 
 // Begin puts a call into the mailbox of its actor, wherever that is: calls begun
@@ -174,7 +185,9 @@ func (m *Member) Begin(ctx context.Context, inv *nola.Invocation, done func(nola
 			return
 		}
 		go func() { // bounded by the calls that the caller has begun
-			if m.settle(ctx, id, was) {
+			wait, cancel := m.within(ctx, inv)
+			defer cancel()
+			if m.settle(wait, id, was) {
 				result, err = m.Invoke(ctx, inv)
 			}
 			done(result, err)

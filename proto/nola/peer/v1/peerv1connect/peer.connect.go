@@ -50,7 +50,7 @@ const (
 // PeerServiceClient is a client for the nola.peer.v1.PeerService service.
 type PeerServiceClient interface {
 	// Calls carries invocations. They are begun in the order in which they arrive,
-	// and answered as they end. A stream that breaks leaves the outcomes unknown.
+	// but for those that wait for a shard that is on its way, and answered as they end. A stream that breaks leaves the outcomes unknown.
 	Calls(context.Context) *connect.BidiStreamForClient[v1.CallsRequest, v1.CallsResponse]
 	// Deliver brings casts from one shard to another.
 	Deliver(context.Context, *connect.Request[v1.DeliverRequest]) (*connect.Response[v1.DeliverResponse], error)
@@ -158,7 +158,7 @@ func (c *peerServiceClient) Wake(ctx context.Context, req *connect.Request[v1.Wa
 // PeerServiceHandler is an implementation of the nola.peer.v1.PeerService service.
 type PeerServiceHandler interface {
 	// Calls carries invocations. They are begun in the order in which they arrive,
-	// and answered as they end. A stream that breaks leaves the outcomes unknown.
+	// but for those that wait for a shard that is on its way, and answered as they end. A stream that breaks leaves the outcomes unknown.
 	Calls(context.Context, *connect.BidiStream[v1.CallsRequest, v1.CallsResponse]) error
 	// Deliver brings casts from one shard to another.
 	Deliver(context.Context, *connect.Request[v1.DeliverRequest]) (*connect.Response[v1.DeliverResponse], error)
