@@ -42,6 +42,14 @@ func (c *clock) note(b *box, wake time.Time) {
 	}
 }
 
+// tick brings a tick to b, unless one is on its way: ticks leave room for calls, and
+// whatever else is stepped meanwhile notes that the shard wants to be woken.
+func (m *Manager) tick(b *box) {
+	if b.ticking.CompareAndSwap(false, true) {
+		m.bring(b, &core.Tick{})
+	}
+}
+
 // clockLoop brings ticks to the shards that are due. It ends with the manager.
 func (m *Manager) clockLoop() {
 	c := &m.clock
@@ -66,7 +74,7 @@ func (m *Manager) clockLoop() {
 			if at <= now.UnixNano() {
 				// Until the tick notes anew, the shard sleeps.
 				b.wake.CompareAndSwap(at, math.MaxInt64)
-				m.bring(b, &core.Tick{})
+				m.tick(b)
 				continue
 			}
 			next = min(next, at)

@@ -38,7 +38,7 @@ func (m *Manager) fill(b *box, l *core.Load) {
 	case core.LoadDue:
 		m.fillDue(b, l)
 	case core.LoadSchedule:
-		l.Row, l.Found, l.Err = r.Schedule(b.id, l.Ref, l.Schedule.Reminder, l.Schedule.ID)
+		*l.Row, l.Found, l.Err = r.Schedule(b.id, l.Ref, l.Schedule.Reminder, l.Schedule.ID)
 	case core.LoadOutbox:
 		l.Outbox, l.Err = r.Outbox(b.id, l.To, l.Number, l.Limit)
 	case core.LoadOwned:

@@ -145,6 +145,8 @@ type box struct {
 	mu   sync.Mutex // guards core
 	core *core.Shard
 	wake atomic.Int64
+	// ticking is set while a tick waits to be stepped.
+	ticking atomic.Bool
 	// epoch is that of the tenure, 0 while the shard is not served here.
 	epoch atomic.Uint64
 	// bytes is the memory of its instances.

@@ -27,7 +27,7 @@ type pool struct {
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex // guards the fields below
-	queue   []task
+	queue   fifo[task]
 	due     rounds
 	ends    endings
 	active  int // workers, not parked
@@ -95,7 +95,7 @@ func (p *pool) submit(t task) {
 		p.line(t)
 		return
 	default:
-		p.queue = append(p.queue, t)
+		p.queue.push(t)
 	}
 	p.staff()
 	p.mu.Unlock()
@@ -198,7 +198,7 @@ func (p *pool) tell() {
 
 // idle reports whether nothing is left to do. The mutex is held.
 func (p *pool) idle() bool {
-	return p.active == 0 && p.turns == 0 && len(p.queue) == 0 && !p.later()
+	return p.active == 0 && p.turns == 0 && p.queue.len() == 0 && !p.later()
 }
 
 // later reports whether there is something of what leaves room for calls. The mutex
@@ -207,7 +207,7 @@ func (p *pool) later() bool { return p.due.n > 0 || p.ends.n > 0 }
 
 // some reports whether there is a task that may be begun. The mutex is held.
 func (p *pool) some() bool {
-	return len(p.queue) > 0 || p.later() && p.dueBusy < p.dueRoom()
+	return p.queue.len() > 0 || p.later() && p.dueBusy < p.dueRoom()
 }
 
 // dueRoom is how many workers may be at what is due: more would only wait for
@@ -230,49 +230,72 @@ func (p *pool) staff() {
 // take answers the next task, and whether it is of what leaves room for calls. The
 // mutex is held, and there is one.
 func (p *pool) take() (t task, later bool) {
-	if len(p.queue) == 0 {
+	if p.queue.len() == 0 {
 		if p.endNext = !p.endNext; p.ends.n > 0 && (p.endNext || p.due.n == 0) {
 			return p.ends.pop(), true
 		}
 		return p.due.pop(), true
 	}
-	t = p.queue[0]
-	p.queue[0] = task{}
-	p.queue = p.queue[1:]
-	return t, false
+	return p.queue.pop(), false
+}
+
+// fifo is a queue that uses its memory again.
+type fifo[T any] struct {
+	items []T
+	head  int // those before it are gone
+}
+
+func (q *fifo[T]) len() int { return len(q.items) - q.head }
+
+func (q *fifo[T]) push(t T) {
+	if len(q.items) == cap(q.items) && q.head > len(q.items)/2 {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, t)
+}
+
+// pop answers the first; there is one.
+func (q *fifo[T]) pop() (t T) {
+	t, q.items[q.head] = q.items[q.head], t
+	if q.head++; q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return t
 }
 
 // rounds is a queue of tasks in which namespaces take turns.
 type rounds struct {
 	n     int
-	queue map[string][]task
-	order []string // of namespaces with tasks, the next one first
+	queue map[string]*fifo[task]
+	order fifo[string] // of namespaces with tasks, the next one first
 }
 
 func (q *rounds) push(t task) {
 	namespace := t.namespace()
-	if q.queue == nil {
-		q.queue = make(map[string][]task)
+	tasks := q.queue[namespace]
+	if tasks == nil {
+		if q.queue == nil {
+			q.queue = make(map[string]*fifo[task])
+		}
+		tasks = new(fifo[task])
+		q.queue[namespace] = tasks
+		q.order.push(namespace)
 	}
-	if len(q.queue[namespace]) == 0 {
-		q.order = append(q.order, namespace)
-	}
-	q.queue[namespace] = append(q.queue[namespace], t)
+	tasks.push(t)
 	q.n++
 }
 
 // pop answers the next task; there is one.
 func (q *rounds) pop() task {
-	namespace := q.order[0]
-	q.order = q.order[1:]
+	namespace := q.order.pop()
 	tasks := q.queue[namespace]
-	t := tasks[0]
-	tasks[0] = task{}
-	if len(tasks) == 1 {
-		delete(q.queue, namespace)
+	t := tasks.pop()
+	if tasks.len() > 0 {
+		q.order.push(namespace)
 	} else {
-		q.queue[namespace] = tasks[1:]
-		q.order = append(q.order, namespace)
+		delete(q.queue, namespace)
 	}
 	q.n--
 	return t
@@ -282,7 +305,7 @@ func (q *rounds) pop() task {
 // single ones may be taken.
 type endings struct {
 	n     int // that are not gone
-	queue []*task
+	queue fifo[*task]
 	of    map[*core.Turn]*task
 }
 
@@ -291,7 +314,7 @@ func (q *endings) push(t task) {
 		q.of = make(map[*core.Turn]*task)
 	}
 	q.of[t.turn] = &t
-	q.queue = append(q.queue, &t)
+	q.queue.push(&t)
 	q.n++
 }
 
@@ -304,7 +327,7 @@ func (q *endings) remove(turn *core.Turn) (t task, ok bool) {
 	t, *e = *e, task{} // its place in the queue is passed over
 	delete(q.of, turn)
 	if q.n--; q.n == 0 {
-		q.queue = nil
+		q.queue = fifo[*task]{}
 	}
 	return t, true
 }
@@ -312,8 +335,7 @@ func (q *endings) remove(turn *core.Turn) (t task, ok bool) {
 // pop answers the next task; there is one.
 func (q *endings) pop() task {
 	for {
-		e := q.queue[0]
-		q.queue = q.queue[1:]
+		e := q.queue.pop()
 		if e.turn != nil {
 			t, _ := q.remove(e.turn)
 			return t
@@ -441,7 +463,7 @@ func (p *pool) drain(ctx context.Context) error {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.queue, p.due, p.ends = nil, rounds{}, endings{}
+	p.queue, p.due, p.ends = fifo[task]{}, rounds{}, endings{}
 	p.mu.Unlock()
 	p.wg.Wait()
 }
@@ -457,6 +479,9 @@ func (r *runner) do(t task) {
 	case t.delivery != nil:
 		r.deliver(t.box, t.delivery)
 	default:
+		if _, tick := t.input.(*core.Tick); tick {
+			t.box.ticking.Store(false) // what is noted from here on brings another
+		}
 		r.drive(t.box, t.input, nil, false)
 		if in, ok := t.input.(*core.Shed); ok {
 			r.m.room.asked.Add(-in.Bytes)

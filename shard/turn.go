@@ -156,6 +156,7 @@ var errOperationNotFound = &nola.Error{Reason: nola.ReasonOperationNotFound}
 // turn runs t's guest under a run token, and fills in what it did.
 func (r *runner) turn(b *box, t *core.Turn) {
 	m := r.m
+	t.Begin()
 	g := t.Act.Shell.(*guest)
 	if t.Err = g.begin(t.Number); t.Err != nil {
 		return

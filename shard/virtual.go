@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nolaproject/nola"
-	"github.com/nolaproject/nola/shard/core"
 )
 
 const (
@@ -214,7 +213,7 @@ func (m *Manager) bringDue(now time.Time) (next int64, some bool) {
 		case at > now.UnixNano():
 			next = min(next, at)
 		case b.wake.CompareAndSwap(at, math.MaxInt64):
-			m.bring(b, &core.Tick{})
+			m.tick(b)
 			some = true
 		default:
 			some = true // noted anew just now: look again

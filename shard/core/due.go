@@ -42,15 +42,16 @@ type dueSpace struct {
 	rows    dueHeap
 	index   int    // among spaces; -1 if there are no rows, or the namespace is busy
 	turns   int    // due ones that wait to begin, or run
+	last    *Turn  // the one that was given last
 	loads   int    // what is read from the store for such turns to begin
 	most    int    // so many there may be, of both
 	ended   uint64 // how many have ended
 	watched bool   // there is something to come back for
 }
 
-// duePatience is how long a namespace keeps its due turns while none of them ends:
-// then it gets twice as many, since they may wait for what is due behind them. As
-// soon as one ends it gets no new ones until it has no more than it may.
+// duePatience is how long a namespace keeps its due turns while none of them ends: if
+// all have begun by then it gets twice as many, since they may wait for what is due
+// behind them. As soon as one ends it gets no new ones until it has no more than it may.
 const duePatience = 100 * time.Millisecond
 
 // dueEntry is a row of the due index, or, with local set, something to come back
@@ -163,13 +164,14 @@ func (s *Shard) watchDue() {
 	d.full = d.full[:0]
 }
 
-// unstick lets a namespace have more turns if none has ended.
+// unstick lets a namespace have more turns if none has ended, and the last one, so all
+// of them, has begun.
 func (d *dueIndex) unstick(sp *dueSpace, ended uint64) {
 	sp.watched = false
 	if d.byName[sp.name] != sp {
 		return
 	}
-	if sp.busy() && sp.ended == ended {
+	if sp.busy() && sp.ended == ended && sp.last != nil && sp.last.begun.Load() {
 		sp.most *= 2
 	}
 	d.place(sp)
@@ -182,6 +184,8 @@ func (d *dueIndex) turned(t *Turn, more int) {
 		if sp.turns += more; more < 0 {
 			sp.ended++
 			sp.most = max(d.turnMax, sp.turns+sp.loads)
+		} else {
+			sp.last = t
 		}
 		d.place(sp)
 	}

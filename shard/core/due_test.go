@@ -100,7 +100,7 @@ func TestWhatATickMakesDueWaitsForTheNext(t *testing.T) {
 				l.Due = append(l.Due, persistence.DueRow{Due: row.Progress.Due, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: id})
 			}
 		case core.LoadSchedule:
-			l.Row, l.Found = rows[l.Schedule.ID], true
+			*l.Row, l.Found = rows[l.Schedule.ID], true
 		default:
 			t.Fatalf("a load of kind %d", l.Kind)
 		}
@@ -158,7 +158,7 @@ func TestUnknownSpecRests(t *testing.T) {
 		case core.LoadDue:
 			l.Due = append(l.Due, persistence.DueRow{Due: row.Progress.Running[0].Nominal, Target: row.Schedule.Target, Kind: persistence.DueSchedule, Name: "a"})
 		case core.LoadSchedule:
-			l.Row, l.Found = row, true
+			*l.Row, l.Found = row, true
 		default:
 			t.Fatalf("a load of kind %d: the firing begins", l.Kind)
 		}
@@ -178,7 +178,7 @@ func TestATickBringsAboutSoMuch(t *testing.T) {
 	const count, atOnce = 300, 16
 	var rows []persistence.DueRow
 	actors := 0
-	d := newDesk(t, core.Limits{DueTurnsMax: count + 1}, func(l *core.Load) bool {
+	d := newDesk(t, core.Limits{DueTurnsMax: count + 1, DueMax: count + 1, DueRowsMax: 2 * count}, func(l *core.Load) bool {
 		switch l.Kind {
 		case core.LoadDue:
 			l.Due, rows = rows, nil
@@ -210,7 +210,7 @@ func TestUpdateDecidesInParts(t *testing.T) {
 	var row persistence.ScheduleRow
 	d := newDesk(t, core.Limits{}, func(l *core.Load) bool {
 		if l.Kind == core.LoadSchedule {
-			l.Row, l.Found = row, true
+			*l.Row, l.Found = row, true
 		}
 		return true
 	})
@@ -354,7 +354,7 @@ func TestNoNamespaceTakesAllDueReads(t *testing.T) {
 func TestDueTurnsThatWaitForOthers(t *testing.T) {
 	const count, most = 1000, 8
 	var rows []persistence.DueRow
-	d := newDesk(t, core.Limits{DueTurnsMax: most, DueAtOnce: 4}, func(l *core.Load) bool {
+	d := newDesk(t, core.Limits{DueTurnsMax: most, DueAtOnce: 4, DueMax: count, DueRowsMax: count}, func(l *core.Load) bool {
 		if l.Kind == core.LoadDue {
 			l.Due, rows = rows, nil
 		}
@@ -368,6 +368,9 @@ func TestDueTurnsThatWaitForOthers(t *testing.T) {
 	for begun < count {
 		d.step(&core.Tick{})
 		begun += len(d.out.Turns)
+		for _, turn := range d.out.Turns {
+			turn.Begin()
+		}
 		wake := d.s.Wake()
 		if begun < count && (wake.IsZero() || wake.Sub(start) > time.Second) {
 			t.Fatalf("%d of %d turns have begun, and the shard wants to be woken %s later", begun, count, wake.Sub(start))
@@ -381,8 +384,8 @@ func TestDueTurnsThatWaitForOthers(t *testing.T) {
 	}
 }
 
-// TestDueTurnsThatEnd: a namespace that got more turns, since none of them ended for a
-// while, has no more than it may once they end.
+// TestDueTurnsThatEnd: a namespace gets more turns when all it has have begun and none
+// has ended for a while, and has no more than it may once they end.
 func TestDueTurnsThatEnd(t *testing.T) {
 	const count, most = 100, 8
 	var rows []persistence.DueRow
@@ -398,10 +401,21 @@ func TestDueTurnsThatEnd(t *testing.T) {
 	var given []*core.Turn
 	take := func() { given = append(given, d.out.Turns...) }
 	d.ticks(take)
+	for range 3 { // they wait for nobody but their owner
+		d.now = d.s.Wake()
+		d.ticks(take)
+		if len(given) != most {
+			t.Fatalf("with one not begun %d turns are given, want %d", len(given), most)
+		}
+		for _, turn := range given[:most-1] {
+			turn.Begin()
+		}
+	}
+	given[most-1].Begin()
 	d.now = d.s.Wake()
 	d.ticks(take)
 	if len(given) != 2*most {
-		t.Fatalf("with none ended %d turns have begun, want %d", len(given), 2*most)
+		t.Fatalf("with all begun and none ended %d turns are given, want %d", len(given), 2*most)
 	}
 	for range most + 1 {
 		d.step(given[0])
@@ -423,7 +437,7 @@ func TestSchedulesInMemoryAreBounded(t *testing.T) {
 	d = newDesk(t, core.Limits{SchedulesMax: most}, func(l *core.Load) bool {
 		if l.Kind == core.LoadSchedule {
 			reads++
-			l.Row, l.Found = behind(t, l.Schedule.ID, d.now), true
+			*l.Row, l.Found = behind(t, l.Schedule.ID, d.now), true
 			l.Row.Schedule.Spec.End = time.Time{}
 			l.Row.Progress.Through, l.Row.Progress.Due = d.now, d.now.Add(time.Second)
 		}

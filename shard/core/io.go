@@ -128,7 +128,7 @@ type Load struct {
 	Backlog   []persistence.BacklogRow
 	Due       []persistence.DueRow
 	More      bool
-	Row       persistence.ScheduleRow
+	Row       *persistence.ScheduleRow // where to put it
 	Outbox    []persistence.OutboxRow
 	Timers    []persistence.TimerRecord
 	Rows      []persistence.ScheduleRow

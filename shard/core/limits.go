@@ -17,10 +17,10 @@ type Limits struct {
 	PendingBytesMax int           // folded and not yet committed; no turn starts above it: default 16 MiB
 	CacheBytesMax   int           // committed state that one activation keeps in memory: default 64 KiB
 	IdleAfter       time.Duration // an activation unused for so long is passivated: default 5 min
-	AsleepMax       int           // activations without an instance that are remembered for IdleAfter: default 128
+	AsleepMax       int           // activations without an instance that are remembered for IdleAfter: default 64
 	DueWindow       time.Duration // how far ahead the due index is kept in memory: default 2 min
-	DueMax          int           // entries of the due index read at once: default 512
-	DueRowsMax      int           // entries of the due index in memory: default 2,048
+	DueMax          int           // entries of the due index read at once: default 64
+	DueRowsMax      int           // entries of the due index in memory: default 256
 	DueBytesMax     int           // their payloads: default 16 MiB
 	DueAtOnce       int           // due entries that one tick brings about; the others wait for the next one: default 16
 	DueRunningMax   int           // due entries whose invocations wait or run; later ones wait in the index: default 16,384
@@ -42,10 +42,10 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.PendingBytesMax, 16<<20)
 	setDefault(&l.CacheBytesMax, 64<<10)
 	setDefault(&l.IdleAfter, 5*time.Minute)
-	setDefault(&l.AsleepMax, 128)
+	setDefault(&l.AsleepMax, 64)
 	setDefault(&l.DueWindow, 2*time.Minute)
-	setDefault(&l.DueMax, 512)
-	setDefault(&l.DueRowsMax, 2048)
+	setDefault(&l.DueMax, 64)
+	setDefault(&l.DueRowsMax, 256)
 	setDefault(&l.DueBytesMax, 16<<20)
 	setDefault(&l.DueAtOnce, 16)
 	setDefault(&l.DueRunningMax, 16_384)

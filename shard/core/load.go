@@ -9,16 +9,18 @@ import (
 // ask has rows read for this tenure.
 func (s *Shard) ask(out *Output, l Load) {
 	l.epoch = s.epoch
-	p := new(Load)
+	var p *Load
 	if n := len(s.loads); n > 0 {
 		p, s.loads = s.loads[n-1], s.loads[:n-1]
+	} else {
+		p = new(Load)
 	}
 	*p = l
 	out.Loads = append(out.Loads, p)
 }
 
 // loadsMax is how many loads are kept to be used again.
-const loadsMax = 16
+const loadsMax = 32
 
 // step takes in what was read. What an earlier tenure asked for is dropped. Nobody
 // may look at the load afterwards.

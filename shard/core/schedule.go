@@ -94,7 +94,7 @@ func (s *Shard) schedule(ref nola.ScheduleRef, out *Output) *schedule {
 	}
 	sc := &schedule{ref: ref, loading: true}
 	s.schedules[ref] = sc
-	s.ask(out, Load{Kind: LoadSchedule, Ref: ref.Target, Schedule: ref, sched: sc})
+	s.ask(out, Load{Kind: LoadSchedule, Ref: ref.Target, Schedule: ref, Row: &sc.row, sched: sc})
 	return sc
 }
 
@@ -119,7 +119,7 @@ func (s *Shard) loadedSchedule(l *Load, out *Output) {
 		return
 	}
 	if l.Found {
-		sc.exists, sc.row = true, l.Row
+		sc.exists = true
 		sc.onDisk = dueOnDisk(&sc.row.Progress)
 		// A stored spec was valid once; should a newer version refuse it, the
 		// schedule rests until it is updated.

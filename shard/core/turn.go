@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/nolaproject/nola"
@@ -55,6 +56,7 @@ type Turn struct {
 	epoch  nola.Epoch
 	dep    nola.Seq
 	pinned []nola.ScheduleRef
+	begun  atomic.Bool
 }
 
 // Dep is the last group that the turn has seen something of.
@@ -73,6 +75,10 @@ func (c *Call) wasDue() bool { return c.origin == fromDue || c.origin == fromSch
 // Unawaited reports whether no caller waits for the turn's answer. The deadline of its
 // call is that of this attempt, which begins with the turn.
 func (t *Turn) Unawaited() bool { return t.Call != nil && t.Call.origin != fromCaller }
+
+// Begin tells that the turn has begun, and does not only wait for its owner to have
+// room for it. It may be called at any time.
+func (t *Turn) Begin() { t.begun.Store(true) }
 
 // Saw tells that the turn has seen something of the group seq: a nested call
 // brought it.
