@@ -19,8 +19,8 @@ type Limits struct {
 	IdleAfter       time.Duration // an activation unused for so long is passivated: default 5 min
 	AsleepMax       int           // activations without an instance that are remembered for IdleAfter: default 64
 	DueWindow       time.Duration // how far ahead the due index is kept in memory: default 2 min
-	DueMax          int           // entries of the due index read at once: default 64
-	DueRowsMax      int           // entries of the due index in memory: default 256
+	DueMax          int           // entries of the due index read at once: default 128
+	DueRowsMax      int           // entries of the due index in memory: default 1,024; more are read while they are no more than half of it
 	DueBytesMax     int           // their payloads: default 16 MiB
 	DueAtOnce       int           // due entries that one tick brings about; the others wait for the next one: default 16
 	DueRunningMax   int           // due entries whose invocations wait or run; later ones wait in the index: default 16,384
@@ -44,8 +44,8 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.IdleAfter, 5*time.Minute)
 	setDefault(&l.AsleepMax, 64)
 	setDefault(&l.DueWindow, 2*time.Minute)
-	setDefault(&l.DueMax, 64)
-	setDefault(&l.DueRowsMax, 256)
+	setDefault(&l.DueMax, 128)
+	setDefault(&l.DueRowsMax, 1024)
 	setDefault(&l.DueBytesMax, 16<<20)
 	setDefault(&l.DueAtOnce, 16)
 	setDefault(&l.DueRunningMax, 16_384)
