@@ -3,6 +3,7 @@ package shard
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nolaproject/nola"
@@ -14,7 +15,8 @@ type guest struct {
 	mu      sync.Mutex // guards running, ended, and changes of instance
 	running bool
 	ended   bool
-	number  uint64 // of the newest turn that was begun
+	number  uint64        // of the newest turn that was begun
+	began   atomic.Uint64 // the same, for who has no lock
 	stop    core.Interrupt
 	// wake is poked when a turn is to end that waits for a run token; nil until
 	// one does.
@@ -75,8 +77,12 @@ func (g *guest) begin(number uint64) error {
 		return errNotBegun()
 	}
 	g.running, g.number = true, number
+	g.began.Store(number)
 	return nil
 }
+
+// Began reports whether the turn of that number has begun.
+func (g *guest) Began(number uint64) bool { return g.began.Load() >= number }
 
 func errNotBegun() error {
 	return nola.Errorf(nola.ReasonShardMoving, "the shard is moving to another owner; it was not executed, try again")
@@ -156,7 +162,6 @@ var errOperationNotFound = &nola.Error{Reason: nola.ReasonOperationNotFound}
 // turn runs t's guest under a run token, and fills in what it did.
 func (r *runner) turn(b *box, t *core.Turn) {
 	m := r.m
-	t.Begin()
 	g := t.Act.Shell.(*guest)
 	if t.Err = g.begin(t.Number); t.Err != nil {
 		return

@@ -42,7 +42,8 @@ type dueSpace struct {
 	rows    dueHeap
 	index   int    // among spaces; -1 if there are no rows, or the namespace is busy
 	turns   int    // due ones that wait to begin, or run
-	last    *Turn  // the one that was given last
+	last    *Turn  // where the one is that was given last
+	number  uint64 // of it
 	loads   int    // what is read from the store for such turns to begin
 	most    int    // so many there may be, of both
 	ended   uint64 // how many have ended
@@ -154,6 +155,26 @@ func (d *dueIndex) place(sp *dueSpace) {
 // busy reports whether the namespace has as many due turns as it may.
 func (sp *dueSpace) busy() bool { return sp.turns+sp.loads >= sp.most }
 
+// Began is asked of the Shell of an activation: whether its turn of that number has
+// begun, and does not only wait for its owner to have room for it.
+type Began interface {
+	// Began is called while the shard steps, and does not wait.
+	Began(number uint64) bool
+}
+
+// begun reports whether the turn that was given last has begun, or ended.
+func (sp *dueSpace) begun() bool {
+	if sp.last == nil {
+		return false
+	}
+	a := sp.last.Act
+	if !a.running || a.turn.Number != sp.number {
+		return true
+	}
+	shell, ok := a.Shell.(Began)
+	return ok && shell.Began(sp.number)
+}
+
 // watchDue has the shard come back to namespaces that have come to have too many
 // turns.
 func (s *Shard) watchDue() {
@@ -171,7 +192,7 @@ func (d *dueIndex) unstick(sp *dueSpace, ended uint64) {
 	if d.byName[sp.name] != sp {
 		return
 	}
-	if sp.busy() && sp.ended == ended && sp.last != nil && sp.last.begun.Load() {
+	if sp.busy() && sp.ended == ended && sp.begun() {
 		sp.most *= 2
 	}
 	d.place(sp)
@@ -185,7 +206,7 @@ func (d *dueIndex) turned(t *Turn, more int) {
 			sp.ended++
 			sp.most = max(d.turnMax, sp.turns+sp.loads)
 		} else {
-			sp.last = t
+			sp.last, sp.number = t, t.Number
 		}
 		d.place(sp)
 	}

@@ -2,7 +2,6 @@ package core
 
 import (
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"github.com/nolaproject/nola"
@@ -56,7 +55,6 @@ type Turn struct {
 	epoch  nola.Epoch
 	dep    nola.Seq
 	pinned []nola.ScheduleRef
-	begun  atomic.Bool
 }
 
 // Dep is the last group that the turn has seen something of.
@@ -75,10 +73,6 @@ func (c *Call) wasDue() bool { return c.origin == fromDue || c.origin == fromSch
 // Unawaited reports whether no caller waits for the turn's answer. The deadline of its
 // call is that of this attempt, which begins with the turn.
 func (t *Turn) Unawaited() bool { return t.Call != nil && t.Call.origin != fromCaller }
-
-// Begin tells that the turn has begun, and does not only wait for its owner to have
-// room for it. It may be called at any time.
-func (t *Turn) Begin() { t.begun.Store(true) }
 
 // Saw tells that the turn has seen something of the group seq: a nested call
 // brought it.
