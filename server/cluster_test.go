@@ -635,7 +635,7 @@ func TestClusterCallsWaitForAMove(t *testing.T) {
 				answers <- err
 			}()
 		}
-		c.looked(6) // who does not wait gives up by then
+		c.looked(4) // who does not wait gives up by then
 		if n := len(answers); n > 0 {
 			t.Errorf("%d calls were answered while the %s was held up", n, step)
 		}
