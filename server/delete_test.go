@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -176,4 +177,82 @@ func (w *world) advance(d time.Duration) {
 	if _, err := w.node.Advance(w.t.Context(), w.clock.Now().Add(d)); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// tardy is a runtime whose guests wait before they put.
+type tardy struct {
+	guests
+	began, end chan struct{}
+}
+
+func (s tardy) Prepare(_ context.Context, _ []byte, m nola.Manifest) (nola.Module, error) {
+	return &tardyModule{guest{m.WithDefaults()}, s}, nil
+}
+
+type tardyModule struct {
+	guest
+	tardy tardy
+}
+
+func (m *tardyModule) Instantiate(nola.ActorRef) (nola.Instance, error) {
+	return &tardyGuest{tardy: m.tardy}, nil
+}
+
+type tardyGuest struct {
+	instance
+	tardy tardy
+}
+
+func (i *tardyGuest) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
+	if t.Operation == "put" {
+		close(i.tardy.began)
+		<-i.tardy.end
+	}
+	return i.instance.Invoke(t, h)
+}
+
+// behind is a store that calls after once, before it answers which actors shop has.
+type behind struct {
+	persistence.Store
+	after func()
+}
+
+func (b behind) ListActors(namespace, typ, prefix string, after nola.ActorRef, limit int) ([]nola.ActorRef, error) {
+	list, err := b.Store.ListActors(namespace, typ, prefix, after, limit)
+	if namespace == "shop" {
+		b.after()
+	}
+	return list, err
+}
+
+// TestNothingOutlivesItsNamespace has a turn, begun before its namespace was deleted,
+// make an actor behind the back of whoever removes the actors: that looks again.
+func TestNothingOutlivesItsNamespace(t *testing.T) {
+	began, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	w := &world{
+		t: t, runtime: tardy{began: began, end: end},
+		disk: memstore.NewDisk(persistence.ClusterInfo{ID: [16]byte{1}, Shards: 4, Secret: [32]byte{2}}),
+	}
+	after := sync.OnceFunc(func() {
+		close(end)
+		if err := <-done; err != nil {
+			t.Errorf("the turn that had begun: %v", err)
+		}
+	})
+	w.wrap = func(s persistence.Store) persistence.Store { return behind{s, after} }
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	if err := w.createNamespace("shop"); err != nil {
+		t.Fatal(err)
+	}
+	w.push("shop", "keeper")
+	go func() {
+		_, err := w.Invoke(context.Background(), nola.ActorRef{Namespace: "shop", Type: "keeper", ID: "late"}, "put", []byte("v"))
+		done <- err
+	}()
+	<-began
+	if _, err := w.Namespaces.DeleteNamespace(t.Context(), connect.NewRequest(&nolav1.DeleteNamespaceRequest{Namespace: "shop"})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the namespace is gone", func() bool { return w.gone("shop") })
 }
