@@ -310,7 +310,7 @@ func TestStrangers(t *testing.T) {
 		"more than an origin": {plain.URL + "/?x=1", "scheme, a host"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			res := session{server: tt.server}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
+			res := session{server: tt.server}.run(t, "invoke", "counter/alice", "inc", "--timeout", "3s") // a slow machine has to hear the stranger out
 			if res.code != exitUnavailable && res.code != exitUsage || !strings.Contains(res.err, tt.want) {
 				t.Errorf("code %d, want a refusal with %q in\n%s", res.code, tt.want, res.err)
 			}
@@ -412,7 +412,7 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 		t.Errorf("create came with the keys %q, want one key twice", f.keyed)
 	}
 	f.lose = 1 << 20
-	res = session{server: url}.run(t, "invoke", "counter/alice", "inc", "--timeout", "300ms")
+	res = session{server: url}.run(t, "invoke", "counter/alice", "inc", "--timeout", "3s") // a slow machine has to hear the stranger out
 	if res.code != exitUnavailable || !strings.Contains(res.err, "OUTCOME_UNKNOWN") || !strings.Contains(res.err, "--key") {
 		t.Errorf("all answers lost: code %d, want %d with OUTCOME_UNKNOWN and a hint at --key\n%s", res.code, exitUnavailable, res.err)
 	}
