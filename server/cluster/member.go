@@ -672,7 +672,9 @@ func (m *Member) carryOut(ctx context.Context, self string, s Step) (done bool) 
 		if l, found := m.linkOf(s.To); found {
 			wake, cancel := context.WithTimeout(ctx, wakeTimeout)
 			defer cancel()
-			_, _ = l.client.Wake(wake, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(s.From.Epoch)})) // it looks by itself, a little later
+			if _, err := l.client.Wake(wake, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(s.From.Epoch)})); err != nil && ctx.Err() == nil {
+				m.cfg.Logger.Warn("the next owner of a shard was not told of it; it finds out a little later", "shard", id, "to", s.To, "error", err)
+			}
 		}
 	}
 	return true
