@@ -12,7 +12,7 @@ import (
 // every few milliseconds.
 const (
 	garbagePart            = 32
-	garbageMin, garbageMax = 32 << 20, 1 << 30
+	garbageMin, garbageMax = 32 << 20, 256 << 20
 )
 
 // newBallast makes what keeps the collector from running too often: it counts as
