@@ -119,19 +119,27 @@ func TestLongTurnRests(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLongTurnRestsAfterAStretch has a turn call another actor before each slice of
-// its work, so that others have begun whenever it looks: it rests once in each
-// longSteps, no less and no more often.
+// TestLongTurnRestsAfterAStretch has a turn call another actor before slices of its
+// work, so that others have begun when it looks: it rests once in each longSteps, no
+// less and no more often, and goes on to until it has been alone for a while.
 func TestLongTurnRestsAfterAStretch(t *testing.T) {
-	const slices, between = 40, 2 // slices of 100,000 steps, and how many of them make a stretch
-	var rests atomic.Int64
-	w := newWorld(t, 4, func(w *world) {
-		w.cfg.Tokens = 2
-		w.cfg.Events.Rested = func(nola.ActorRef) { rests.Add(1) }
-	})
-	w.must("long", "work", fmt.Sprint(slices))
-	if n := rests.Load(); n != slices/between {
-		t.Errorf("the turn rested %d times in %d slices, want once in %d", n, slices, between)
+	const between, alone = 2, 64 // slices of 100,000 steps that make a stretch; stretches before a turn is alone
+	for name, tt := range map[string]struct{ slices, calls, want int }{
+		"others begin all the time": {40, 40, 20},
+		"others begin no more":      {between * 200, between, 1 + alone},
+		"others begin for a while":    {between * 200, between * 10, 10 + alone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var rests atomic.Int64
+			w := newWorld(t, 4, func(w *world) {
+				w.cfg.Tokens = 2
+				w.cfg.Events.Rested = func(nola.ActorRef) { rests.Add(1) }
+			})
+			w.must("long", "work", fmt.Sprint(tt.slices, " ", tt.calls))
+			if n := rests.Load(); n != int64(tt.want) {
+				t.Errorf("the turn rested %d times in %d slices, want %d", n, tt.slices, tt.want)
+			}
+		})
 	}
 }
 

@@ -38,6 +38,7 @@ type host struct {
 	yielded uint64        // steps of the operation that runs, when it last yielded
 	rested  uint64        // the same, when it last rested or might have
 	others  uint64        // turns begun on the node by then
+	alone   int           // stretches since others began, up to aloneStretches
 
 	memory *nola.MemoryChange // nil: nothing to write
 	began  bool               // an instance was started in this turn
@@ -70,7 +71,8 @@ func (h *host) invoke(operation string, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	h.turn = nola.Turn{Operation: operation, Payload: payload, Deadline: h.deadline(), Carry: h.t.Carry, Worker: h.r.token.number}
-	h.yielded, h.others, h.rested = 0, h.r.m.begun.Load(), 0
+	h.yielded, h.rested = 0, 0
+	h.others, h.alone = h.r.m.begun.Load(), aloneStretches
 	reply, err := h.g.instance.Invoke(&h.turn, h)
 	h.steps += h.turn.Steps
 	h.r.steps += max(h.turn.Steps, h.yielded) - h.yielded

@@ -490,12 +490,17 @@ const (
 	// network and server it may meet such a stretch several times.
 	longSteps = 200_000
 	restTime  = time.Millisecond
+	// aloneStretches is after how many such stretches, with none begun in the last of
+	// them, a turn is alone: before, others may just have been kept from beginning by
+	// the processor that it has.
+	aloneStretches = 64
 )
 
 // rest lets the collector work, which the scheduler by itself would make wait for
-// 10 ms. A turn that has taken many steps while others began rests besides, and
-// leaves its token to them: as long as it is always ready, its processor never
-// looks at the network nor takes work off the others. Alone it runs at full speed.
+// 10 ms. A turn that has taken many steps while others begin, or did a moment ago,
+// rests besides, and leaves its token to them: as long as it is always ready, its
+// processor never looks at the network nor takes work off the others. Alone it runs
+// at full speed.
 func (h *host) rest(steps uint64) error {
 	r, m := h.r, h.r.m
 	if steps-h.rested < longSteps {
@@ -503,12 +508,13 @@ func (h *host) rest(steps uint64) error {
 		return nil
 	}
 	h.rested = steps
-	begun := m.begun.Load()
-	if begun == h.others {
+	if begun := m.begun.Load(); begun != h.others {
+		h.others, h.alone = begun, 0
+	} else if h.alone++; h.alone > aloneStretches {
+		h.alone = aloneStretches
 		runtime.Gosched()
 		return nil
 	}
-	h.others = begun
 	r.release()
 	time.Sleep(restTime) //nolint:forbidigo // nothing is waited for: the processor is left to others
 	if f := m.cfg.Events.Rested; f != nil {

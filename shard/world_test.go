@@ -324,11 +324,15 @@ func (in *instance) run(op, arg string, h nola.Host) (string, error) {
 			}
 		}
 		return "", nil
-	case "work": // slices of work, another actor called before each
-		n, _ := strconv.Atoi(arg)
+	case "work": // slices of work, another actor called before so many of them
+		slices, calls, _ := strings.Cut(arg, " ")
+		n, _ := strconv.Atoi(slices)
+		called, _ := strconv.Atoi(calls)
 		for i := range n {
-			if _, err := h.Call(nola.OutCall{ID: "other", Operation: "get"}); err != nil {
-				return "", err
+			if i < called {
+				if _, err := h.Call(nola.OutCall{ID: "other", Operation: "get"}); err != nil {
+					return "", err
+				}
 			}
 			if err := h.Yield(uint64(i+1) * spinSlice); err != nil {
 				return "", err
