@@ -120,7 +120,7 @@ func (c config) member(store persistence.Store, address, peer string, log *slog.
 		return nil, fmt.Errorf("read cluster.token_file: %w", err)
 	}
 	conf := cluster.Config{
-		Store: store, Directory: &directory{store: store.(*cqlstore.Store), lease: k.Lease},
+		Store: store, Directory: &directory{store: store.(*cqlstore.Store)},
 		Name: k.Name, Address: address, Peer: peer, Version: buildVersion(), Weight: k.Weight, Labels: k.Labels,
 		Token: strings.TrimSpace(string(token)), Lease: k.Lease, Logger: log,
 	}

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
@@ -22,7 +21,6 @@ import (
 // store gives no sign of life of its own (cqlstore.Config.External).
 type directory struct {
 	store *cqlstore.Store
-	lease time.Duration
 
 	mu   sync.Mutex          // guards the field below
 	rows []cqlstore.ShardRow // as last read
@@ -40,11 +38,7 @@ const (
 
 // Join opens a lane, and ends the one before.
 func (d *directory) Join(ctx context.Context) (string, error) {
-	node, err := d.store.Join(ctx)
-	if err == nil {
-		_ = d.store.Tidy(ctx) // others try, too
-	}
-	return node, err
+	return d.store.Join(ctx)
 }
 
 // Beat writes the row of the node. It fails once the lane is lost, so that the node
@@ -64,7 +58,7 @@ func (d *directory) Beat(ctx context.Context, row cluster.NodeRow) error {
 	maps.Copy(labels, row.Labels)
 	n := cqlstore.Node{
 		ID: row.ID, Name: row.Name, Address: row.Address, Labels: labels, State: cqlstore.NodeReady,
-		Beat: row.Beat, Lease: d.lease, Load: float64(row.Work.Load), Build: row.Version, Started: row.Started,
+		Beat: row.Beat, Lease: row.Lease, Load: float64(row.Work.Load), Build: row.Version, Started: row.Started,
 	}
 	if row.Weight == 0 || row.Leaving {
 		n.State = cqlstore.NodeDraining
@@ -82,7 +76,7 @@ func (d *directory) Nodes(ctx context.Context) ([]cluster.NodeRow, error) {
 	}
 	rows := make([]cluster.NodeRow, 0, len(list))
 	for _, n := range list {
-		row := cluster.NodeRow{ID: n.ID, Name: n.Name, Address: n.Address, Peer: n.Labels[labelPeer], Version: n.Build, Started: n.Started, Beat: n.Beat}
+		row := cluster.NodeRow{ID: n.ID, Name: n.Name, Address: n.Address, Peer: n.Labels[labelPeer], Version: n.Build, Started: n.Started, Beat: n.Beat, Lease: n.Lease}
 		row.Weight, _ = strconv.Atoi(n.Labels[labelWeight]) // one that nobody wrote takes nothing
 		row.Leaving = n.Labels[labelLeaving] == "true" || row.Peer == ""
 		row.Rules, _ = strconv.ParseUint(n.Labels[labelRules], 10, 64)

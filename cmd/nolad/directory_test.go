@@ -31,7 +31,7 @@ func TestDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = store.Close() })
-		d := &directory{store: store, lease: time.Second}
+		d := &directory{store: store}
 		id, err := d.Join(t.Context())
 		if err != nil || id == "" {
 			t.Fatalf("join as %s: %q, %v", name, id, err)
@@ -54,7 +54,7 @@ func TestDirectory(t *testing.T) {
 		Work: cluster.Work{
 			Steady: true, Load: 12, Heavy: []cluster.ShardCost{{Shard: 3, Cost: 5}}, Placed: []cluster.Placed{{Shard: 2, Node: "b"}},
 		},
-		Started: time.UnixMilli(1000), Beat: 1,
+		Started: time.UnixMilli(1000), Beat: 1, Lease: 2 * time.Second,
 	}
 	if err := a.Beat(t.Context(), said); err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestDirectory(t *testing.T) {
 	}
 	n := nodes[0]
 	if n.ID != idA || n.Peer != "a:2" || n.Weight != 7 || !n.Leaving || len(n.Labels) != 1 || n.Labels["zone"] != "eu" || n.Rules != 9 ||
-		!n.Work.Steady || n.Work.Load != 12 || !slices.Equal(n.Work.Heavy, said.Work.Heavy) || !slices.Equal(n.Work.Placed, said.Work.Placed) || !n.Started.Equal(said.Started) {
+		!n.Work.Steady || n.Work.Load != 12 || !slices.Equal(n.Work.Heavy, said.Work.Heavy) || !slices.Equal(n.Work.Placed, said.Work.Placed) || !n.Started.Equal(said.Started) || n.Lease != said.Lease {
 		t.Errorf("a node said %+v, and is read as %+v", said, n)
 	}
 

@@ -164,7 +164,7 @@ func (s *Store) openLane(ctx context.Context) (*ownLane, error) {
 // createLane answers nil if the creation has no definite answer: then that id is
 // given up.
 func (s *Store) createLane(ctx context.Context) (*ownLane, error) {
-	own := &ownLane{id: freshID(), ring: s.cfg.RingSize, appended: s.cfg.Now()}
+	own := &ownLane{id: freshID(), ring: s.cfg.RingSize, appended: s.cfg.Now(), since: uptime()}
 	own.node = s.nodeID(own.id)
 	// So that whoever cleans up finds it, however this goes on.
 	err := untilDone(ctx, func() error { return s.bulk.exec(ctx, stmtLaneEnter, gocql.UUID(own.id), own.node) })

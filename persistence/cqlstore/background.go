@@ -242,7 +242,7 @@ func (s *Store) mayTake(ctx context.Context, own *ownLane, id lane.ID, shard nol
 		seen := uint64(0)
 		sightings := make([]lane.Sighting, len(rows))
 		for i, row := range rows {
-			sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat}
+			sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat, Lease: row.Lease}
 			if row.ID == head.Node {
 				seen = row.Beat
 			}
@@ -273,7 +273,7 @@ func (s *Store) Held() bool {
 // keep holds the lease of a lane's node while the lane is open.
 func (s *Store) keep(own *ownLane) {
 	every := s.cfg.Lease / beatsPerLease
-	keeper := lane.NewKeeper(own.node, s.cfg.Lease, every)
+	keeper := lane.NewKeeper(own.node, s.cfg.Lease, every, own.since)
 	answers := make(chan lane.Answer, lane.BeatsMax)
 	started := s.cfg.Now()
 	for {

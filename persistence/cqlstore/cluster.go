@@ -89,7 +89,7 @@ func (s *Store) Nodes(ctx context.Context) (list []Node, err error) {
 func (s *Store) watch(began, ended time.Duration, rows []Node) {
 	sightings := make([]lane.Sighting, len(rows))
 	for i, row := range rows {
-		sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat}
+		sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat, Lease: row.Lease}
 	}
 	s.watcher.mu.Lock()
 	defer s.watcher.mu.Unlock()
@@ -186,6 +186,7 @@ func (s *Store) Join(ctx context.Context) (node string, err error) {
 	if err != nil {
 		return "", s.acquireError(err)
 	}
+	s.tidy()
 	return own.node, nil
 }
 

@@ -64,8 +64,10 @@ type figures struct {
 type ownLane struct {
 	id   lane.ID
 	node string // incarnation that holds its lease
-	w    *lane.Writer
-	ring int
+	// since is from before anything was written by which others know of the lane.
+	since time.Duration
+	w     *lane.Writer
+	ring  int
 	// sent are the entries that are not committed, in order.
 	sent []*sentEntry
 	// lost is set when the writer is not open any more; then settled when what was

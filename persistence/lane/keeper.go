@@ -41,7 +41,7 @@ type Keeper struct {
 	number uint64 // of the last beat
 	open   []beat // under way
 	next   time.Duration
-	until  time.Duration // the lease is held before this; from the first beat on
+	until  time.Duration // the lease is held before this, once a beat is acknowledged
 }
 
 type beat struct {
@@ -50,12 +50,16 @@ type beat struct {
 }
 
 // NewKeeper makes the keeper of a lease that others wait out for length, and that
-// is renewed every so often. Several beats must fit into a lease.
-func NewKeeper(node string, length, every time.Duration) *Keeper {
+// is renewed every so often. Several beats must fit into a lease. since must have
+// been read before anything was written by which others know of the node, its lane
+// for one: they may count from there.
+func NewKeeper(node string, length, every, since time.Duration) *Keeper {
 	if every <= 0 || length < 2*every {
 		panic(fmt.Sprintf("lane: a lease of %v with a beat every %v", length, every))
 	}
-	return &Keeper{node: node, length: length, every: every}
+	k := &Keeper{node: node, length: length, every: every}
+	k.until = since + k.kept()
+	return k
 }
 
 // Phase answers where the lease stands.
@@ -84,10 +88,6 @@ func (k *Keeper) Tick(now time.Duration) Output {
 		return out
 	}
 	k.number++
-	if k.number == 1 {
-		// Watchers may have counted since the first beat, acknowledged or not.
-		k.until = now + k.kept()
-	}
 	k.open = append(k.open, beat{k.number, now})
 	out.send(Beat{Node: k.node, Number: k.number})
 	return out
@@ -120,7 +120,7 @@ func (k *Keeper) kept() time.Duration { return k.length / 100 * keepPercent }
 // lapse ends the lease for good. An acknowledgement that comes later would be of a
 // beat that a watcher has not waited for.
 func (k *Keeper) lapse(now time.Duration) {
-	if k.number > 0 && now >= k.until {
+	if now >= k.until {
 		k.phase = LeaseLapsed
 	}
 }
@@ -129,6 +129,7 @@ func (k *Keeper) lapse(now time.Duration) {
 type Sighting struct {
 	Node   string
 	Number uint64
+	Lease  time.Duration // as the node itself says; 0: as the watcher's
 }
 
 // Watcher tells which nodes are dead. Times are readings of one clock that goes
@@ -140,11 +141,13 @@ type Watcher struct {
 
 type watched struct {
 	number uint64
+	length time.Duration // of its lease
 	since  time.Duration // the end of the read that first showed it
 	dead   bool
 }
 
-// NewWatcher makes a watcher of leases of that length.
+// NewWatcher makes a watcher of leases of that length, but for nodes that have said
+// that theirs is longer or shorter.
 func NewWatcher(length time.Duration) *Watcher {
 	return &Watcher{length: length, nodes: map[string]*watched{}}
 }
@@ -153,7 +156,7 @@ func NewWatcher(length time.Duration) *Watcher {
 // lane's head names.
 func (w *Watcher) Expect(node string, now time.Duration) {
 	if w.nodes[node] == nil {
-		w.nodes[node] = &watched{since: now}
+		w.nodes[node] = &watched{since: now, length: w.length}
 	}
 }
 
@@ -163,15 +166,18 @@ func (w *Watcher) Read(began, ended time.Duration, rows []Sighting) {
 	for _, row := range rows {
 		n := w.nodes[row.Node]
 		if n == nil {
-			n = &watched{}
+			n = &watched{length: w.length}
 			w.nodes[row.Node] = n
+		}
+		if row.Lease > 0 {
+			n.length = row.Lease
 		}
 		if row.Number > n.number {
 			n.number, n.since = row.Number, ended
 		}
 	}
 	for _, n := range w.nodes {
-		n.dead = n.dead || began > n.since+w.length/100*watchPercent
+		n.dead = n.dead || began > n.since+n.length/100*watchPercent
 	}
 }
 

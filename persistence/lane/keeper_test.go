@@ -18,11 +18,14 @@ const (
 	leaseRuleMargin           // the keeper keeps it for all of its length, the watcher waits for just that
 	leaseRuleFirst            // nothing counts before the first acknowledgement
 	leaseRuleBegan            // the watcher counts to the end of its read
+	leaseRuleSince            // the lease counts from the first beat, not from when the node was known
+	leaseRuleOwn              // the watcher goes by its own length
 )
 
 // leaseHistory is a random life of one keeper and one watcher whose clocks differ
 // in rate. It answers when the watcher called the node dead and when, in the same
-// true time, the lease was held after that; both 0 if all is well.
+// true time, the lease was held after that; both 0 if all is well. Some watchers have
+// a shorter lease themselves.
 func leaseHistory(seed uint64, broken leaseRule) (dead, held time.Duration) {
 	const length, every = 10 * time.Second, 2 * time.Second
 	chance := rand.New(rand.NewPCG(seed, 1))
@@ -31,9 +34,17 @@ func leaseHistory(seed uint64, broken leaseRule) (dead, held time.Duration) {
 	mine, theirs := rate(), rate()
 	local := func(t time.Duration, rate float64) time.Duration { return time.Duration(float64(t) * rate) }
 
-	k, w := NewKeeper("n", length, every), NewWatcher(length)
+	theirLength := length
+	if chance.IntN(4) == 0 {
+		theirLength = length / 2
+	}
+	k, w := NewKeeper("n", length, every, 0), NewWatcher(theirLength)
+	said := length
+	if broken == leaseRuleOwn {
+		said = 0
+	}
 	if broken == leaseRuleMargin {
-		k.length, w.length = length*100/keepPercent, length*100/watchPercent
+		k.length, said = length*100/keepPercent, length*100/watchPercent
 	}
 	type event struct {
 		at     time.Duration
@@ -46,7 +57,11 @@ func leaseHistory(seed uint64, broken leaseRule) (dead, held time.Duration) {
 	var writes []landed
 	var spans [][2]time.Duration                  // in which the lease was held
 	stall := upTo(22*time.Second) - 2*time.Second // from now on answers are slow or lost
-	events := []event{{}}
+	begins := time.Duration(0)                    // of the beats; the lane can be seen from the start
+	if chance.IntN(4) == 0 {
+		begins = upTo(15 * time.Second)
+	}
+	events := []event{{at: begins}}
 	for len(events) > 0 && events[0].at < time.Minute {
 		e := events[0]
 		events = events[1:]
@@ -68,6 +83,9 @@ func leaseHistory(seed uint64, broken leaseRule) (dead, held time.Duration) {
 				spans = append(spans, [2]time.Duration{e.at, time.Duration(float64(k.Until()) / mine)})
 			}
 			continue
+		}
+		if broken == leaseRuleSince && k.number == 0 {
+			k.phase, k.until = LeaseStarting, now+k.kept()
 		}
 		for range k.Tick(now).Send {
 			took := 5*time.Millisecond + upTo(50*time.Millisecond)
@@ -99,14 +117,18 @@ func leaseHistory(seed uint64, broken leaseRule) (dead, held time.Duration) {
 				number = max(number, l.number)
 			}
 		}
-		if number == 0 {
-			continue
-		}
 		began := local(at, theirs)
+		if theirLength == length {
+			w.Expect("n", began) // by its lane; how long its lease is only its row says
+		}
 		if broken == leaseRuleBegan {
 			began = local(at+took, theirs)
 		}
-		w.Read(began, local(at+took, theirs), []Sighting{{Node: "n", Number: number}})
+		var rows []Sighting
+		if number > 0 {
+			rows = []Sighting{{Node: "n", Number: number, Lease: said}}
+		}
+		w.Read(began, local(at+took, theirs), rows)
 		if !w.Dead("n") {
 			continue
 		}
@@ -135,6 +157,8 @@ func TestLeases(t *testing.T) {
 		"no margin":                           leaseRuleMargin,
 		"nothing counts before the first one": leaseRuleFirst,
 		"counted to the end of the read":      leaseRuleBegan,
+		"counted from the first beat":         leaseRuleSince,
+		"the watcher's own length":            leaseRuleOwn,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(400_000) {
@@ -150,9 +174,13 @@ func TestLeases(t *testing.T) {
 
 func TestKeeper(t *testing.T) {
 	const length, every = 10 * time.Second, 2 * time.Second
-	k := NewKeeper("n", length, every)
-	if got := k.Phase(time.Hour); got != LeaseStarting {
+	k := NewKeeper("n", length, every, 0)
+	if got := k.Phase(time.Second); got != LeaseStarting {
 		t.Errorf("before the first beat the lease is %s", got)
+	}
+	late := NewKeeper("n", length, every, 0)
+	if sent := late.Tick(9 * time.Second).Send; late.Phase(9*time.Second) != LeaseLapsed || len(sent) != 0 {
+		t.Errorf("a lease whose first beat comes at the end of it is %s, and sends %v", late.Phase(9*time.Second), sent)
 	}
 	first := k.Tick(0).Send
 	if len(first) != 1 || k.Wake() != every || len(k.Tick(every-1).Send) != 0 {
@@ -175,7 +203,7 @@ func TestKeeper(t *testing.T) {
 }
 
 func TestKeeperBoundsItsBeats(t *testing.T) {
-	k := NewKeeper("n", time.Minute, time.Second)
+	k := NewKeeper("n", time.Minute, time.Second, 0)
 	sent := 0
 	for now := time.Duration(0); now < 20*time.Second; now += time.Second {
 		sent += len(k.Tick(now).Send)
@@ -188,7 +216,7 @@ func TestKeeperBoundsItsBeats(t *testing.T) {
 func TestWatcher(t *testing.T) {
 	w := NewWatcher(10 * time.Second)
 	w.Expect("gone", 0)
-	w.Read(0, time.Second, []Sighting{{"n", 1}})
+	w.Read(0, time.Second, []Sighting{{Node: "n", Number: 1}})
 	for began, dead := range map[time.Duration]string{
 		10 * time.Second:         "false false",
 		10501 * time.Millisecond: "false true",
@@ -201,11 +229,11 @@ func TestWatcher(t *testing.T) {
 			same := *n
 			c.nodes[name] = &same
 		}
-		c.Read(began, began+time.Second, []Sighting{{"n", 1}})
+		c.Read(began, began+time.Second, []Sighting{{Node: "n", Number: 1}})
 		if got := fmt.Sprint(c.Dead("n"), " ", c.Dead("gone")); got != dead {
 			t.Errorf("a read that began at %v: dead %s, want %s", began, got, dead)
 		}
-		c.Read(began+2*time.Second, began+3*time.Second, []Sighting{{"n", 2}})
+		c.Read(began+2*time.Second, began+3*time.Second, []Sighting{{Node: "n", Number: 2}})
 		if dead == "true true" && !c.Dead("n") {
 			t.Error("a dead node came back")
 		}
@@ -223,7 +251,7 @@ func TestWatcher(t *testing.T) {
 // driver that sleeps until Wake must not spin.
 func TestKeeperDoesNotAskToBeWokenForNothing(t *testing.T) {
 	const length, every = 100 * time.Second, time.Second
-	k := NewKeeper("n", length, every)
+	k := NewKeeper("n", length, every, 0)
 	now, sent := time.Duration(0), 0
 	for range BeatsMax + 3 {
 		sent += len(k.Tick(now).Send)

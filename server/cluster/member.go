@@ -234,7 +234,7 @@ func (m *Member) row() NodeRow {
 	defer m.mu.Unlock()
 	row := NodeRow{
 		ID: m.id, Name: m.cfg.Name, Address: m.cfg.Address, Peer: m.cfg.Peer, Version: m.cfg.Version,
-		Weight: m.cfg.Weight, Leaving: m.leaving, Labels: m.cfg.Labels, Started: m.started, Work: m.work, Rules: m.placement.version,
+		Weight: m.cfg.Weight, Leaving: m.leaving, Labels: m.cfg.Labels, Started: m.started, Lease: m.cfg.Lease, Work: m.work, Rules: m.placement.version,
 	}
 	if m.drained {
 		row.Weight = 0
@@ -257,6 +257,7 @@ func (m *Member) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := m.refreshPlacement(ctx) // it may be drained
 		var id string
+		since := now() // others may know of the node from here on
 		if err == nil {
 			id, err = m.cfg.Directory.Join(ctx)
 		}
@@ -272,7 +273,7 @@ func (m *Member) Run(ctx context.Context) {
 		m.id, m.work = id, Work{}
 		m.mu.Unlock()
 		m.cfg.Logger.Info("joining the cluster", "node", id)
-		m.live(ctx, id)
+		m.live(ctx, id, since)
 		if ctx.Err() == nil {
 			m.cfg.Logger.Error("the lease is over: the store did not take beats in time; shards are dropped, and the cluster is joined anew", "node", id, "lease", m.cfg.Lease)
 		}
@@ -297,7 +298,7 @@ func (m *Member) end() {
 }
 
 // live is one process's life among the nodes: until its lease is over or ctx ends.
-func (m *Member) live(ctx context.Context, id string) {
+func (m *Member) live(ctx context.Context, id string, since time.Duration) {
 	ctx, stop := context.WithCancel(ctx)
 	l := &life{ctx: ctx, id: id}
 	m.change(func() { m.life = l })
@@ -306,7 +307,7 @@ func (m *Member) live(ctx context.Context, id string) {
 	defer stop()
 	l.wg.Go(func() {
 		defer stop()
-		m.keepLease(ctx, id)
+		m.keepLease(ctx, id, since)
 	})
 	l.wg.Go(func() { m.runPlacement(ctx) })
 	m.watch(l)
@@ -319,10 +320,10 @@ type life struct {
 	wg  sync.WaitGroup // grows under Member.mu alone while it is Member.life
 }
 
-// keepLease beats until the lease is over or ctx ends.
-func (m *Member) keepLease(ctx context.Context, id string) {
+// keepLease beats until the lease is over, which counts from since, or ctx ends.
+func (m *Member) keepLease(ctx context.Context, id string, since time.Duration) {
 	every := m.cfg.Lease / beatsPerLease
-	keeper := lane.NewKeeper(id, m.cfg.Lease, every)
+	keeper := lane.NewKeeper(id, m.cfg.Lease, every, since)
 	answers := make(chan lane.Answer, lane.BeatsMax)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -46,7 +46,7 @@ func NewMembers(self string, lease time.Duration) *Members {
 func (m *Members) Read(began, ended time.Duration, rows []NodeRow, shards []ShardRow) {
 	sightings := make([]lane.Sighting, len(rows))
 	for i, row := range rows {
-		sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat}
+		sightings[i] = lane.Sighting{Node: row.ID, Number: row.Beat, Lease: row.Lease}
 		n := m.nodes[row.ID]
 		if n == nil {
 			n = &member{first: row.Beat}

@@ -97,6 +97,28 @@ func TestMembersOfOneName(t *testing.T) {
 	}
 }
 
+// A node is waited for as long as it says itself, whatever the lease of who waits.
+func TestMembersGoByTheLeaseOfEach(t *testing.T) {
+	m := NewMembers("me", 3*time.Second)
+	read := func(at time.Duration) {
+		m.Read(at, at, []NodeRow{{ID: "long", Beat: 1, Lease: 10 * time.Second}, {ID: "short", Beat: 1, Lease: time.Second}, {ID: "old", Beat: 1}}, nil)
+	}
+	read(0)
+	for _, tt := range []struct {
+		at   time.Duration
+		dead []bool // long, short, old
+	}{
+		{2 * time.Second, []bool{false, true, false}},
+		{4 * time.Second, []bool{false, true, true}},
+		{11 * time.Second, []bool{true, true, true}},
+	} {
+		read(tt.at)
+		if got := []bool{m.Dead("long"), m.Dead("short"), m.Dead("old")}; !slices.Equal(got, tt.dead) {
+			t.Errorf("after %s dead are %v, want %v", tt.at, got, tt.dead)
+		}
+	}
+}
+
 func TestMembers(t *testing.T) {
 	const lease = 3 * time.Second
 	m := NewMembers("me", lease)

@@ -39,6 +39,8 @@ type NodeRow struct {
 	Started time.Time
 	// Beat numbers the beats of the ID, from 1.
 	Beat uint64
+	// Lease is how long a beat keeps the node's shards; others wait for as long.
+	Lease time.Duration
 }
 
 // ShardRow says who owns a shard. Epochs only increase.
