@@ -32,6 +32,11 @@ import (
 const (
 	servers = 3
 	shards  = 48
+	lease   = 3 * time.Second // as it is by default
+	// takeMax is how long others may take for the shards of a server that was killed, on
+	// a busy machine: something is wrong beyond it. How long they do take is measured
+	// elsewhere.
+	takeMax = 30 * time.Second
 )
 
 // world is three servers on three nodes of Cassandra, with something in between
@@ -245,6 +250,9 @@ func killOwners(t *testing.T, w *world) {
 		victim.Kill()
 		took := w.without(t, round%servers)
 		t.Logf("round %d: %s was killed, the others have its shards after %s", round+1, victim.Name(), took.Round(10*time.Millisecond))
+		if took > takeMax {
+			t.Errorf("the others took %s for the shards of a server that was killed", took)
+		}
 		// The counters of the others, which nobody's call changes: only what is due.
 		before := w.firings(t, round%servers)
 		eventually(t, "schedules go on", func() bool { return w.firings(t, round%servers) >= before+2*schedules })
@@ -457,7 +465,7 @@ func cutPeers(t *testing.T, w *world) {
 
 // cutAll cuts a server off the store and the others, so that what it answers is its
 // own. None of its answers is to a question that was asked after a new owner had
-// answered.
+// answered, or a lease after the cut.
 func cutAll(t *testing.T, w *world) {
 	const victim = 0
 	l := newLoad(t, w.clients, "cutall")
@@ -483,6 +491,7 @@ func cutAll(t *testing.T, w *world) {
 		}
 	}
 	hold(true)
+	cut := time.Now()
 	var mu sync.Mutex                  // guards those below
 	others := map[*counter]time.Time{} // when a new owner answered first
 	type answer struct {
@@ -556,6 +565,9 @@ func cutAll(t *testing.T, w *world) {
 			last = a.asked
 		}
 	}
+	if after := last.Sub(cut); after > lease {
+		t.Errorf("the owner answered a question asked %s after it was cut off, its lease is %s", after, lease)
+	}
 	firstOther := time.Now()
 	for _, at := range others {
 		if at.Before(firstOther) {
@@ -607,8 +619,8 @@ func drainAndRestart(t *testing.T, w *world) {
 	}
 }
 
-// killBank moves money between accounts of all servers while these are killed: no
-// crash makes or loses any.
+// killBank moves money between accounts of all servers, by casts, and has actors call
+// each other, while servers are killed: all that was acknowledged happened once.
 func killBank(t *testing.T, w *world) {
 	const accounts, each = 40, 1_000
 	account := func(i int) nola.ActorRef { return actor("bank", fmt.Sprint("account-", i)) }
@@ -619,6 +631,36 @@ func killBank(t *testing.T, w *world) {
 	l.ctx, l.stop = context.WithCancel(t.Context())
 	defer l.wg.Wait()
 	defer l.stop()
+	const relays = 12
+	relay := func(i int) nola.ActorRef { return actor("witness", fmt.Sprint("relay-", i)) }
+	var mu sync.Mutex // guards those below
+	moved := map[nola.ActorRef]int{}
+	called := map[nola.ActorRef][]string{}  // keys, by caller
+	arrived := map[nola.ActorRef][]string{} // the same, by who was called
+	for i := range 4 {
+		l.wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 3))
+			tick := time.NewTicker(callEvery)
+			defer tick.Stop()
+			for j := 0; l.ctx.Err() == nil; j++ {
+				<-tick.C
+				from := rng.IntN(relays)
+				to := (from + 1 + rng.IntN(relays-1)) % relays
+				key := fmt.Sprintf("relay-%d-%d", i, j)
+				l.until(key, rng.IntN(servers), func(ctx context.Context, c *client.Client) error {
+					_, err := c.Invoke(ctx, relay(from), "relay", []byte(relay(to).ID+" "+key), client.WithIdempotencyKey(key))
+					if err == nil {
+						mu.Lock()
+						called[relay(from)] = append(called[relay(from)], key)
+						arrived[relay(to)] = append(arrived[relay(to)], key)
+						mu.Unlock()
+						l.acked.Add(1)
+					}
+					return err
+				})
+			}
+		})
+	}
 	for i := range 8 {
 		l.wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(i), 2))
@@ -626,10 +668,16 @@ func killBank(t *testing.T, w *world) {
 			defer tick.Stop()
 			for j := 0; l.ctx.Err() == nil; j++ {
 				<-tick.C
-				from, to := rng.IntN(accounts), rng.IntN(accounts)
-				key, order := fmt.Sprintf("transfer-%d-%d", i, j), fmt.Appendf(nil, `{"to":%q,"amount":%d}`, account(to).ID, 1+rng.IntN(20))
+				from, to, amount := rng.IntN(accounts), rng.IntN(accounts), 1+rng.IntN(20)
+				key, order := fmt.Sprintf("transfer-%d-%d", i, j), fmt.Appendf(nil, `{"to":%q,"amount":%d}`, account(to).ID, amount)
 				l.until(key, rng.IntN(servers), func(ctx context.Context, c *client.Client) error {
 					_, err := c.Invoke(ctx, account(from), "transfer", order, client.WithIdempotencyKey(key))
+					if err == nil {
+						mu.Lock()
+						moved[account(from)] -= amount
+						moved[account(to)] += amount
+						mu.Unlock()
+					}
 					if errors.Is(err, &nola.Error{Reason: nola.ReasonGuestError}) {
 						err = nil // there was not enough
 					}
@@ -669,7 +717,28 @@ func killBank(t *testing.T, w *world) {
 		}
 		return sum == accounts*each
 	})
-	t.Logf("%d transfers", l.acked.Load())
+	for i := range accounts {
+		if got, want := invoke(t, w.clients[0], account(i), "balance", ""), strconv.Itoa(each+moved[account(i)]); got != want {
+			t.Errorf("%s holds %s, and by what was acknowledged it should be %s", account(i), got, want)
+		}
+	}
+	calls := 0
+	for i := range relays {
+		calls += len(called[relay(i)])
+		for prefix, keys := range map[string][]string{"r/": called[relay(i)], "k/": arrived[relay(i)]} {
+			have := state(t, w.clients[i%servers], relay(i), prefix)
+			for _, key := range keys {
+				if times := have[prefix+key]; times != "1" {
+					t.Errorf("%s: %s%s was acknowledged once and counted %q times", relay(i), prefix, key, times)
+				}
+				delete(have, prefix+key)
+			}
+			if len(have) > 0 {
+				t.Errorf("%s counted what nobody was acknowledged: %v", relay(i), have)
+			}
+		}
+	}
+	t.Logf("%d transfers and calls, %d of them calls between actors", l.acked.Load(), calls)
 }
 
 func invoke(t *testing.T, c *client.Client, ref nola.ActorRef, operation, payload string) string {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"time"
@@ -16,6 +17,7 @@ func main() {}
 
 func init() {
 	guest.Register("add", add)
+	guest.Register("relay", relay)
 	guest.Register("mark", mark)
 	guest.Register("chain", chain)
 	guest.Register("arm", arm)
@@ -29,6 +31,17 @@ func add(c *guest.Context) ([]byte, error) {
 		return nil, err
 	}
 	n, err := c.AddInt("total", 1)
+	return guest.Text(n), err
+}
+
+// relay calls add of another actor, and counts here what it has called. The payload
+// is the other's ID, a space, and the key.
+func relay(c *guest.Context) ([]byte, error) {
+	to, key, _ := bytes.Cut(c.Payload, []byte(" "))
+	if _, err := c.Call(guest.Actor{ID: string(to)}, "add", key); err != nil {
+		return nil, err
+	}
+	n, err := c.AddInt("r/"+string(key), 1)
 	return guest.Text(n), err
 }
 
