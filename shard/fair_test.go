@@ -127,7 +127,7 @@ func TestLongTurnRestsAfterAStretch(t *testing.T) {
 	for name, tt := range map[string]struct{ slices, calls, want int }{
 		"others begin all the time": {40, 40, 20},
 		"others begin no more":      {between * 200, between, 1 + alone},
-		"others begin for a while":    {between * 200, between * 10, 10 + alone},
+		"others begin for a while":  {between * 200, between * 10, 10 + alone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var rests atomic.Int64

@@ -186,7 +186,6 @@ func (s *Store) Join(ctx context.Context) (node string, err error) {
 	if err != nil {
 		return "", s.acquireError(err)
 	}
-	s.tidy()
 	return own.node, nil
 }
 

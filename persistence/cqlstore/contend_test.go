@@ -89,6 +89,37 @@ func (w *witness) endedBefore(node string) bool {
 	return w.ended[node[strings.LastIndexByte(node, '#')+1:]]
 }
 
+// notary is whom contenders tell what they were told, and ask what others were.
+type notary interface {
+	// epoch is the greatest epoch of a shard that a claim was answered with.
+	epoch(shard nola.ShardID) nola.Epoch
+	// ended reports whether the end of a node's lane was decided already.
+	ended(node string) bool
+	claim(Claimed)
+	verdict(Verdict)
+}
+
+// Claimed is that a shard was claimed, from a row, when Before was the greatest epoch
+// that had been answered as the claim began.
+type Claimed struct {
+	Node      string
+	Before    nola.Epoch
+	FromNode  string
+	FromEpoch nola.Epoch
+	Head      persistence.Head
+}
+
+// Verdict is what became of a batch. As its commit began, its lane had ended or not,
+// and Before was the greatest epoch that had been answered.
+type Verdict struct {
+	Shard        nola.ShardID
+	Seq          nola.Seq
+	Epoch        nola.Epoch
+	Done, Fenced bool
+	Ended        bool
+	Before       nola.Epoch
+}
+
 // ledger is what all stores together were told.
 type ledger struct {
 	t   *testing.T
@@ -103,6 +134,7 @@ type ledger struct {
 	taken  int // from another store
 	events int
 	held   []*wire
+	busy   int // contenders that have rounds left
 }
 
 func (l *ledger) epoch(shard nola.ShardID) nola.Epoch {
@@ -111,36 +143,35 @@ func (l *ledger) epoch(shard nola.ShardID) nola.Epoch {
 	return l.top[shard]
 }
 
-// claim records that a shard was claimed, when before was the greatest epoch that
-// had been answered as the claim began.
-func (l *ledger) claim(node string, before nola.Epoch, from cqlstore.ShardRow, h persistence.Head) {
+func (l *ledger) ended(node string) bool { return l.saw.endedBefore(node) }
+
+func (l *ledger) claim(c Claimed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	h := c.Head
 	at := claimed{h.Shard, h.Epoch}
 	if owner, twice := l.owners[at]; twice {
-		l.t.Errorf("shard %d: epoch %d was claimed by %s and by %s", h.Shard, h.Epoch, owner, node)
+		l.t.Errorf("shard %d: epoch %d was claimed by %s and by %s", h.Shard, h.Epoch, owner, c.Node)
 	}
-	if h.Epoch <= before || h.Epoch <= from.Epoch {
-		l.t.Errorf("shard %d: claimed at epoch %d, when %d was there already", h.Shard, h.Epoch, max(before, from.Epoch))
+	if h.Epoch <= c.Before || h.Epoch <= c.FromEpoch {
+		l.t.Errorf("shard %d: claimed at epoch %d, when %d was there already", h.Shard, h.Epoch, max(c.Before, c.FromEpoch))
 	}
-	l.owners[at], l.starts[at] = node, h.Seq
+	l.owners[at], l.starts[at] = c.Node, h.Seq
 	l.top[h.Shard] = max(l.top[h.Shard], h.Epoch)
-	if from.Node != "" && from.Node != node {
+	if c.FromNode != "" && c.FromNode != c.Node {
 		l.taken++
 	}
 }
 
-// verdict records what became of a batch. As its commit began, its lane had ended
-// or not, and before was the greatest epoch that had been answered.
-func (l *ledger) verdict(b *persistence.Batch, err error, ended bool, before nola.Epoch) {
+func (l *ledger) verdict(b Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case err == nil:
-		if before > b.Epoch {
-			l.t.Errorf("shard %d: batch %d of epoch %d is done, and epoch %d was there before it was committed", b.Shard, b.Seq, b.Epoch, before)
+	case b.Done:
+		if b.Before > b.Epoch {
+			l.t.Errorf("shard %d: batch %d of epoch %d is done, and epoch %d was there before it was committed", b.Shard, b.Seq, b.Epoch, b.Before)
 		}
-		if ended {
+		if b.Ended {
 			l.t.Errorf("shard %d: batch %d of epoch %d is done, through a lane that had ended before it was committed", b.Shard, b.Seq, b.Epoch)
 		}
 		if l.done[b.Shard] == nil {
@@ -150,7 +181,7 @@ func (l *ledger) verdict(b *persistence.Batch, err error, ended bool, before nol
 			l.t.Errorf("shard %d: batch %d is done in epoch %d and in epoch %d", b.Shard, b.Seq, epoch, b.Epoch)
 		}
 		l.done[b.Shard][b.Seq] = b.Epoch
-	case errors.Is(err, persistence.ErrFenced):
+	case b.Fenced:
 		if l.never[b.Shard] == nil {
 			l.never[b.Shard] = map[nola.Seq]map[nola.Epoch]bool{}
 		}
@@ -169,7 +200,11 @@ func (l *ledger) event(r *rand.Rand, wires []*wire) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events++
-	if l.events%5 != 0 {
+	for len(l.held) > l.busy/2 { // the last ones would wait for nobody
+		l.held[0].set(true, 0)
+		l.held = l.held[1:]
+	}
+	if l.events%5 != 0 || l.busy < 2 {
 		return
 	}
 	if len(l.held) == heldMax || len(l.held) > 0 && r.IntN(2) == 0 {
@@ -238,25 +273,41 @@ func (l *ledger) check(store *cqlstore.Store, heads []persistence.Head) {
 	l.t.Logf("%d tenures, %d taken from others, %d batches", tenures, l.taken, batches)
 }
 
-func contend(t *testing.T, c cqlstore.Config, saw *witness) {
+func newLedger(t *testing.T, saw *witness) *ledger {
+	return &ledger{
+		t: t, saw: saw, owners: map[claimed]string{}, starts: map[claimed]nola.Seq{}, top: map[nola.ShardID]nola.Epoch{},
+		done: map[nola.ShardID]map[nola.Seq]nola.Epoch{}, never: map[nola.ShardID]map[nola.Seq]map[nola.Epoch]bool{},
+	}
+}
+
+// contending is c as contenders have it.
+func contending(c cqlstore.Config) cqlstore.Config {
+	c.External, c.OnlyHosts, c.RingSize, c.ApplyAge, c.CommitTimeout = true, true, 16, 10*time.Millisecond, time.Second
+	return c
+}
+
+// contendSeed is the seed of a fight, which is told if the test fails.
+func contendSeed(t *testing.T) uint64 {
 	seed := *faultSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("-seed %d", seed)
 		}
-	}()
-	c.External, c.OnlyHosts, c.RingSize, c.ApplyAge, c.CommitTimeout = true, true, 16, 10*time.Millisecond, time.Second
-	l := &ledger{
-		t: t, saw: saw, owners: map[claimed]string{}, starts: map[claimed]nola.Seq{}, top: map[nola.ShardID]nola.Epoch{},
-		done: map[nola.ShardID]map[nola.Seq]nola.Epoch{}, never: map[nola.ShardID]map[nola.Seq]map[nola.Epoch]bool{},
-	}
+	})
+	return seed
+}
+
+func contend(t *testing.T, c cqlstore.Config, saw *witness) {
+	seed, l := contendSeed(t), newLedger(t, saw)
+	c = contending(c)
 	rounds := 25
 	if os.Getenv("NOLA_SLOW") != "" {
 		rounds = 60
 	}
+	l.busy = contenders
 	wires := make([]*wire, contenders)
 	for i := range wires {
 		wires[i] = newWire(t, c.Hosts[0])
@@ -264,20 +315,28 @@ func contend(t *testing.T, c cqlstore.Config, saw *witness) {
 	var wg sync.WaitGroup
 	for i := range contenders {
 		wg.Go(func() {
-			p := &contender{l: l, c: c, r: rand.New(rand.NewPCG(seed, uint64(i))), wire: wires[i], wires: wires}
+			p := &contender{l: l, c: c, r: rand.New(rand.NewPCG(seed, uint64(i)))}
 			p.c.Name, p.c.Hosts = fmt.Sprintf("contender %d", i), []string{wires[i].address()}
 			for range rounds {
 				p.round(t)
 				l.event(p.r, wires)
 			}
-			p.over()
-			p.wire.set(true, 0) // for good
 			l.mu.Lock()
-			l.held = slices.DeleteFunc(l.held, func(w *wire) bool { return w == p.wire })
+			l.busy--
+			wires[i].set(true, 0) // for good
+			l.held = slices.DeleteFunc(l.held, func(w *wire) bool { return w == wires[i] })
 			l.mu.Unlock()
+			p.over()
 		})
 	}
 	wg.Wait()
+	l.close(c)
+}
+
+// close claims all shards, and holds what the tables have against what was told.
+func (l *ledger) close(c cqlstore.Config) {
+	t := l.t
+	t.Helper()
 	c.Name = "last"
 	last := open(t, c)
 	node, err := last.Join(t.Context())
@@ -306,11 +365,9 @@ func contend(t *testing.T, c cqlstore.Config, saw *witness) {
 // contender is one of those who fight. Its stores die, and others take their
 // place, while what the dead have sent still arrives.
 type contender struct {
-	l     *ledger
-	c     cqlstore.Config
-	r     *rand.Rand
-	wire  *wire
-	wires []*wire
+	l notary
+	c cqlstore.Config
+	r *rand.Rand
 
 	store *cqlstore.Store // nil: none
 	node  string          // empty: not joined
@@ -360,7 +417,7 @@ func (p *contender) round(t *testing.T) {
 		before := p.l.epoch(row.Shard)
 		p.heads = slices.DeleteFunc(p.heads, func(h persistence.Head) bool { return h.Shard == row.Shard })
 		if h, err := p.store.Claim(ctx, p.node, row); err == nil {
-			p.l.claim(p.node, before, row, h)
+			p.l.claim(Claimed{p.node, before, row.Node, row.Epoch, h})
 			p.heads = append(p.heads, h)
 		}
 	}
@@ -387,7 +444,7 @@ func (p *contender) round(t *testing.T) {
 }
 
 func (p *contender) commit(ctx context.Context) {
-	ended := p.l.saw.endedBefore(p.node)
+	ended := p.l.ended(p.node)
 	batches := make([]*persistence.Batch, len(p.heads))
 	before := make([]nola.Epoch, len(p.heads))
 	for i, h := range p.heads {
@@ -403,7 +460,10 @@ func (p *contender) commit(ctx context.Context) {
 		if err != nil && !errors.Is(err, persistence.ErrFenced) {
 			err = p.store.Resolve(ctx, batches[i:i+1])[0]
 		}
-		p.l.verdict(batches[i], err, ended, before[i])
+		p.l.verdict(Verdict{
+			Shard: batches[i].Shard, Seq: batches[i].Seq, Epoch: batches[i].Epoch,
+			Done: err == nil, Fenced: errors.Is(err, persistence.ErrFenced), Ended: ended, Before: before[i],
+		})
 		if err == nil {
 			h := p.heads[i]
 			h.Seq = batches[i].Seq
