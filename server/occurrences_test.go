@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,13 @@ type almanac struct {
 
 func newAlmanac(t *testing.T) *almanac {
 	t.Helper()
-	s := nolatest.Start(t, nolatest.Options{VirtualTime: true, Runtime: guests{}})
+	return newAlmanacAt(t, time.Time{})
+}
+
+// newAlmanacAt lets time begin at start.
+func newAlmanacAt(t *testing.T, start time.Time) *almanac {
+	t.Helper()
+	s := nolatest.Start(t, nolatest.Options{VirtualTime: true, StartTime: start, Runtime: guests{}})
 	s.Push("keeper", []byte("code"), nola.Manifest{})
 	return &almanac{s, t, s.Now()}
 }
@@ -51,10 +58,15 @@ func (a *almanac) hourly(operation string, policy *nolav1.SchedulePolicy) *nolav
 
 func (a *almanac) make(id, module, operation string, policy *nolav1.SchedulePolicy) *nolav1.CreateScheduleResponse {
 	a.t.Helper()
+	return a.makeOf(id, module, operation, policy, &nolav1.ScheduleSpec{Interval: []*nolav1.IntervalSpec{{Every: durationpb.New(time.Hour)}}})
+}
+
+func (a *almanac) makeOf(id, module, operation string, policy *nolav1.SchedulePolicy, spec *nolav1.ScheduleSpec) *nolav1.CreateScheduleResponse {
+	a.t.Helper()
 	res, err := a.Client.Schedules.CreateSchedule(context.Background(), connect.NewRequest(&nolav1.CreateScheduleRequest{Schedule: &nolav1.Schedule{
 		ScheduleId: id, Policy: policy,
 		Target: &nolav1.ScheduleTarget{Actor: &nolav1.ActorRef{Type: module, Id: "one"}, Operation: operation},
-		Spec:   &nolav1.ScheduleSpec{Interval: []*nolav1.IntervalSpec{{Every: durationpb.New(time.Hour)}}},
+		Spec:   spec,
 	}}))
 	if err != nil {
 		a.t.Fatal(err)
@@ -291,6 +303,33 @@ func TestBackfills(t *testing.T) {
 	refused(t, "an end before its start", err, nola.ReasonInvalidArgument)
 	_, err = a.backfill("skips", -1, 0, func(r *nolav1.BackfillScheduleRequest) { r.Overlap = nolav1.OverlapPolicy_OVERLAP_POLICY_SKIP })
 	refused(t, "a policy that leaves times out", err, nola.ReasonInvalidArgument)
+}
+
+// TestBackfillOfACentury asks for every second of a hundred years: the call itself is
+// refused, says which limit it passes, and leaves nothing.
+func TestBackfillOfACentury(t *testing.T) {
+	now := time.Date(2080, 1, 1, 0, 0, 0, 0, time.UTC)
+	a := newAlmanacAt(t, now)
+	a.makeOf("a", "keeper", "put", nil, &nolav1.ScheduleSpec{
+		Cron: []*nolav1.CronSpec{{Expression: "* * * * * *", Dialect: nolav1.CronDialect_CRON_DIALECT_SECONDS}},
+	})
+	for _, dry := range []bool{true, false} {
+		_, err := a.backfill("century", 0, 0, func(r *nolav1.BackfillScheduleRequest) {
+			r.StartTime, r.DryRun = timestamppb.New(now.AddDate(-100, 0, 0)), dry
+		})
+		refused(t, "a century of seconds", err, nola.ReasonLimitExceeded)
+		var e *nola.Error
+		if want := "backfill_times_max"; !errors.As(err, &e) || e.Metadata["limit"] != want {
+			t.Errorf("a century of seconds, dry run %t: %v, want limit %s passed", dry, err, want)
+		}
+	}
+	_, err := a.getBackfill("century")
+	refused(t, "a backfill that was refused", err, nola.ReasonBackfillNotFound)
+	a.wantHistory("a")
+	// What is allowed still is.
+	if b, err := a.backfill("minute", 0, 0, func(r *nolav1.BackfillScheduleRequest) { r.StartTime = timestamppb.New(now.Add(-time.Minute)) }); err != nil || b.GetBackfill().GetTotal() != 61 {
+		t.Errorf("a minute of seconds: %v, %v, want 61 times", b, err)
+	}
 }
 
 func TestDeadLetters(t *testing.T) {
