@@ -37,32 +37,73 @@ func (w *world) schedule(id, target, op string, spec nola.Spec, policy nola.Poli
 	return nola.ScheduleRef{Target: ref(target), ID: id}
 }
 
-// accounted checks that every nominal time of an interval schedule from its
-// first to its last record has exactly one outcome, and answers what fired.
+// stretch says that a schedule is due at every multiple of a period later than a time.
+type stretch struct {
+	after time.Time
+	every time.Duration
+}
+
+// accounted checks that every nominal time of an interval schedule since its creation
+// has exactly one outcome or still runs, and answers what fired.
 func (w *world) accounted(r nola.ScheduleRef, every time.Duration) (fired []nola.Occurrence) {
 	w.t.Helper()
+	return w.accountedIn(r, []stretch{{every: every}})
+}
+
+// accountedIn does so for a schedule whose period has changed: each stretch ends where
+// the next one begins, the first begins when the schedule was made. The counters and
+// what runs or waits together must be as many as the nominal times, and each of these
+// must be in one record, or run or wait.
+func (w *world) accountedIn(r nola.ScheduleRef, stretches []stretch) (fired []nola.Occurrence) {
+	w.t.Helper()
+	info, err := w.m.GetSchedule(context.Background(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	reader := persistence.Reader{Store: w.store}
+	// Read last: they may be ahead of info, not behind.
 	list, err := reader.Occurrences(nola.ShardOf(r.Target, w.store.Cluster().Shards), r.Target, r.Reminder, r.ID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	times := make(map[int64]int)
-	first, last := int64(0), int64(0)
+	if len(list) >= nola.OccurrencesMax {
+		w.t.Fatalf("%s has %d records: the first are gone", r.ID, len(list))
+	}
+	through := info.Progress.Through
+	until := through
+	for _, o := range list {
+		if o.Kind == nola.OccurrenceRegular && o.Last.After(until) {
+			until = o.Last
+		}
+	}
+	var times []time.Time
+	for i, st := range stretches {
+		after, end := st.after, until
+		if i == 0 {
+			after = info.Schedule.Created
+		}
+		if i+1 < len(stretches) {
+			end = stretches[i+1].after
+		}
+		first := after.UnixNano()/int64(st.every) + 1
+		for n := time.Unix(0, first*int64(st.every)); !n.After(end); n = n.Add(st.every) {
+			times = append(times, n)
+		}
+	}
+	passed, _ := slices.BinarySearchFunc(times, through.Add(1), time.Time.Compare)
+	records := make([]int, len(times))
 	for _, o := range list {
 		if o.Kind != nola.OccurrenceRegular {
 			continue
 		}
-		end := o.Last
-		if end.Before(o.Nominal) {
-			end = o.Nominal
+		i, starts := slices.BinarySearchFunc(times, o.Nominal, time.Time.Compare)
+		end, ends := slices.BinarySearchFunc(times, o.Last, time.Time.Compare)
+		if end++; !starts || !ends || end-i != o.Count {
+			w.t.Errorf("%s has a record that does not fit its nominal times: %+v", r.ID, o)
+			continue
 		}
-		for n := o.Nominal; !n.After(end); n = n.Add(every) {
-			ms := n.UnixMilli()
-			times[ms]++
-			if first == 0 || ms < first {
-				first = ms
-			}
-			last = max(last, ms)
+		for ; i < end; i++ {
+			records[i]++
 		}
 		if o.Outcome == nola.OutcomeFired {
 			fired = append(fired, o)
@@ -71,10 +112,33 @@ func (w *world) accounted(r nola.ScheduleRef, every time.Duration) (fired []nola
 			}
 		}
 	}
-	for ms := first; ms <= last; ms += every.Milliseconds() {
-		if times[ms] != 1 {
-			w.t.Errorf("%s: nominal time %s has %d outcomes, want 1", r.ID, time.UnixMilli(ms).UTC().Format(time.RFC3339Nano), times[ms])
+	pending := make(map[int64]bool)
+	for _, run := range slices.Concat(info.Progress.Running, info.Progress.Buffer) {
+		pending[run.Nominal.UnixNano()] = true
+	}
+	undecided := len(pending)
+	for _, span := range info.Progress.Late {
+		undecided += span.Count
+		for _, n := range times {
+			if !n.Before(span.First) && !n.After(span.Last) {
+				pending[n.UnixNano()] = true
+			}
 		}
+	}
+	for i, n := range times {
+		open := i >= passed || pending[n.UnixNano()] // when info was read
+		if records[i] > 1 || records[i] == 0 && !open {
+			w.t.Errorf("%s: nominal time %s has %d outcomes, want 1", r.ID, n.UTC().Format(time.RFC3339Nano), records[i])
+		}
+	}
+	counted := uint64(0)
+	for outcome, c := range info.Progress.Counters {
+		if counted += c.Count; outcome == 0 {
+			w.t.Errorf("%s: %d times without an outcome", r.ID, c.Count)
+		}
+	}
+	if counted+uint64(undecided) != uint64(passed) {
+		w.t.Errorf("%s: %d outcomes and %d times that run or wait, of the %d times from %s to %s", r.ID, counted, undecided, passed, info.Schedule.Created, through)
 	}
 	return fired
 }
