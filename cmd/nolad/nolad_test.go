@@ -141,15 +141,22 @@ type process struct {
 // spawn starts `nolad serve` on dir and does not wait until it serves.
 func spawn(t testing.TB, dir string, args ...string) *process {
 	t.Helper()
+	return spawnCommand(t, dir, append([]string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0"}, args...)...)
+}
+
+// spawnCommand starts nolad with these arguments alone.
+func spawnCommand(t testing.TB, dir string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, dir: dir, printed: &transcript{}, ready: make(chan struct{}), gone: make(chan struct{})}
-	p.cmd = exec.Command(program, append([]string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0"}, args...)...)
+	p.cmd = exec.Command(program, args...)
 	r, w := io.Pipe()
-	p.cmd.Stdout, p.cmd.Stderr = p.printed, io.MultiWriter(p.printed, w)
+	said := io.MultiWriter(p.printed, w)
+	p.cmd.Stdout, p.cmd.Stderr = said, said
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		serving := regexp.MustCompile(`msg=serving url=(\S+)`)
+		serving := regexp.MustCompile(`(?:msg=serving url=|^ +URL +)(\S+)`) // of serve and of dev
 		lines := bufio.NewReader(r)
 		for {
 			line, err := lines.ReadString('\n')
