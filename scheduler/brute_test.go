@@ -3,13 +3,11 @@ package scheduler_test
 import (
 	"archive/zip"
 	"flag"
-	"fmt"
 	"math/rand"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -56,88 +54,14 @@ func zoneNames(t *testing.T) []string {
 	return out
 }
 
-// bruteTime is a set of minutes of local time, tested one by one with the time
-// package: an expression whose day fields are arbitrary and whose hours and
-// minutes are lists.
-type bruteTime struct {
-	hours, minutes map[int]bool
-	days           map[int]bool // nil: all
-	weekdays       map[int]bool // nil: all
-	interval       bool
-	text           string
-}
-
-func (b bruteTime) matches(local time.Time) bool {
-	return local.Second() == 0 && b.minutes[local.Minute()] && b.hours[local.Hour()] &&
-		(b.days == nil || b.days[local.Day()]) && (b.weekdays == nil || b.weekdays[int(local.Weekday())])
-}
-
-func randomTime(r *rand.Rand) bruteTime {
-	b := bruteTime{hours: map[int]bool{}, minutes: map[int]bool{}}
-	list := func(set map[int]bool, n, k int) string {
-		var parts []string
-		for range k {
-			set[r.Intn(n)] = true
-		}
-		for v := range set {
-			parts = append(parts, fmt.Sprint(v))
-		}
-		sort.Strings(parts)
-		return strings.Join(parts, ",")
-	}
-	minutes := list(b.minutes, 60, 1+r.Intn(3))
-	hours := "*"
-	switch r.Intn(4) {
-	case 0:
-		b.interval = true
-		for h := range 24 {
-			b.hours[h] = true
-		}
-	case 1: // the hours in which clocks change
-		hours = list(b.hours, 4, 1+r.Intn(4))
-	default:
-		hours = list(b.hours, 24, 1+r.Intn(5))
-	}
-	days, weekdays := "*", "*"
-	if r.Intn(4) == 0 {
-		b.days = map[int]bool{}
-		list(b.days, 28, 10)
-		b.days = shift(b.days)
-		days = join(b.days)
-	}
-	if r.Intn(4) == 0 {
-		b.weekdays = map[int]bool{}
-		weekdays = list(b.weekdays, 7, 4)
-	}
-	b.text = fmt.Sprintf("0 %s %s %s * %s *", minutes, hours, days, weekdays)
-	return b
-}
-
-func shift(set map[int]bool) map[int]bool {
-	out := map[int]bool{}
-	for v := range set {
-		out[v+1] = true
-	}
-	return out
-}
-
-func join(set map[int]bool) string {
-	var parts []string
-	for v := range set {
-		parts = append(parts, fmt.Sprint(v))
-	}
-	sort.Strings(parts)
-	return strings.Join(parts, ",")
-}
-
 // brute lists the instants in (from, to] at which b is due in loc, looking at
-// every 15 s (all offsets since 1975 are multiples of it) with the time package
-// alone. The seams it finds by comparing neighbouring offsets.
-func brute(b bruteTime, loc *time.Location, gap nola.DSTGap, overlap nola.DSTOverlap, from, to time.Time) []time.Time {
+// second with the time package alone. The seams it finds by comparing neighbouring
+// offsets, 15 s apart (all offsets since 1975 are multiples of that).
+func brute(b *bruteTime, loc *time.Location, gap nola.DSTGap, overlap nola.DSTOverlap, from, to time.Time) []time.Time {
 	const tick = 15 * time.Second
 	if overlap == nola.OverlapFirstUnlessInterval {
 		overlap = nola.OverlapFirst
-		if b.interval {
+		if b.interval() {
 			overlap = nola.OverlapBoth
 		}
 	}
@@ -161,7 +85,7 @@ func brute(b bruteTime, loc *time.Location, gap nola.DSTGap, overlap nola.DSTOve
 	due := map[int64]bool{}
 	for u := from.Truncate(tick); !u.After(to); u = u.Add(tick) {
 		o := offset(u)
-		if !b.matches(naive(u, o)) {
+		if !b.matchesMinute(naive(u, o)) {
 			continue
 		}
 		drop := false
@@ -177,13 +101,15 @@ func brute(b bruteTime, loc *time.Location, gap nola.DSTGap, overlap nola.DSTOve
 				drop = true
 			}
 		}
-		if !drop {
-			due[u.Unix()] = true
+		for s := range int(tick.Seconds()) {
+			if at := u.Add(time.Duration(s) * time.Second); !drop && b.second.in[naive(at, o).Second()] {
+				due[at.Unix()] = true
+			}
 		}
 	}
 	for _, s := range seams {
-		for n := naive(s.at, s.before); n.Before(naive(s.at, s.after)); n = n.Add(tick) {
-			if !b.matches(n) {
+		for n := naive(s.at, s.before); n.Before(naive(s.at, s.after)); n = n.Add(time.Second) {
+			if !b.second.in[n.Second()] || !b.matchesMinute(n) {
 				continue
 			}
 			switch gap {
@@ -213,7 +139,7 @@ func TestAgainstEnumerator(t *testing.T) {
 		r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 		names = append([]string{"Europe/Berlin", "Australia/Lord_Howe", "Pacific/Apia", "Antarctica/Troll", "Africa/Cairo", "America/St_Johns"}, names[:24]...)
 	}
-	cases := 0
+	cases, full := 0, 0
 	var zones scheduler.Zones
 	for _, name := range names {
 		loc, err := time.LoadLocation(name)
@@ -237,20 +163,21 @@ func TestAgainstEnumerator(t *testing.T) {
 			changes = changes[:n]
 		}
 		for _, at := range changes {
-			b := randomTime(r)
+			b := randomTime(r, at.In(loc))
 			gap, overlap := nola.DSTGap(r.Intn(3)), nola.DSTOverlap(r.Intn(4))
-			// lists only: "unless interval" depends on * in the hour alone
-			spec := nola.Spec{Cron: []nola.Cron{{Expression: b.text, Dialect: nola.DialectFull}}, TimeZone: name, DSTGap: gap, DSTOverlap: overlap}
-			c, _, err := zones.Compile(spec, "")
-			if err != nil {
-				t.Fatalf("%s: %v", b.text, err)
-			}
+			c := b.compile(t, &zones, nola.Spec{TimeZone: name, DSTGap: gap, DSTOverlap: overlap})
 			from := at.Add(-30*time.Hour - time.Duration(r.Intn(3600))*time.Second).UTC()
 			to := at.Add(30 * time.Hour).UTC()
 			want := brute(b, loc, gap, overlap, from, to)
+			if c == nil {
+				if len(want) > 0 {
+					t.Fatalf("%+v in %s would never fire, it is said, but does at %s", b.cron, name, want[0])
+				}
+				continue
+			}
 			got := c.Between(from, to, len(want)+5)
 			if !slices.EqualFunc(got, want, time.Time.Equal) {
-				t.Fatalf("%q in %s, gap %d, overlap %d, around %s\n got %v\nwant %v", b.text, name, gap, overlap, at, got, want)
+				t.Fatalf("%+v in %s, gap %d, overlap %d, around %s\n got %v\nwant %v", b.cron, name, gap, overlap, at, got, want)
 			}
 			for range 20 { // the answer is the same from anywhere in a gap, forwards and backwards
 				u := from.Add(time.Duration(r.Int63n(int64(to.Sub(from)))))
@@ -261,16 +188,82 @@ func TestAgainstEnumerator(t *testing.T) {
 					return -1
 				})
 				if next, _ := c.Next(u); i < len(want) && !next.Equal(want[i]) {
-					t.Fatalf("%q in %s, gap %d, overlap %d: next after %s is %s, want %s", b.text, name, gap, overlap, u, next, want[i])
+					t.Fatalf("%+v in %s, gap %d, overlap %d: next after %s is %s, want %s", b.cron, name, gap, overlap, u, next, want[i])
 				}
 				if prev, _ := c.Prev(u.Add(1)); i > 0 && !prev.Equal(want[i-1]) {
-					t.Fatalf("%q in %s, gap %d, overlap %d: the last up to %s is %s, want %s", b.text, name, gap, overlap, u, prev, want[i-1])
+					t.Fatalf("%+v in %s, gap %d, overlap %d: the last up to %s is %s, want %s", b.cron, name, gap, overlap, u, prev, want[i-1])
 				}
 			}
-			cases++
+			if cases++; len(want) > 0 {
+				full++
+			}
 		}
 	}
-	t.Logf("%d zones, %d changes of offset", len(names), cases)
+	t.Logf("%d zones, %d changes of offset, times around %d of them", len(names), cases, full)
+	if full < cases/4 {
+		t.Errorf("there are times around %d changes of offset of %d, too few to show anything", full, cases)
+	}
+}
+
+// TestDaysAgainstEnumerator compares the days of months with those of an enumerator
+// that looks at every day of some years.
+func TestDaysAgainstEnumerator(t *testing.T) {
+	r := seeded(t)
+	cases, years := 60, 4
+	if *allZones {
+		cases, years = 2_000, 12
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := 0
+	var zones scheduler.Zones
+	for range cases {
+		loc := []*time.Location{time.UTC, berlin}[r.Intn(2)]
+		// At noon, which no change of offset reaches.
+		from := time.Date(1971+r.Intn(160), time.Month(1+r.Intn(12)), 1+r.Intn(28), 12, 0, 0, 0, loc)
+		if r.Intn(20) == 0 {
+			from = time.Date(9995-years, 1, 1, 12, 0, 0, 0, loc)
+		}
+		b := randomTime(r, from.AddDate(0, 0, r.Intn(400)))
+		b.second, b.minute, b.hour = only(0), only(0), only(12)
+		b.render()
+		c := b.compile(t, &zones, nola.Spec{TimeZone: loc.String()})
+		var want []time.Time
+		to := from.AddDate(years, 0, 0)
+		for at := from.AddDate(0, 0, 1); !at.After(to); at = at.AddDate(0, 0, 1) {
+			if b.matchesDay(at) {
+				want = append(want, at)
+			}
+		}
+		if len(want) > 0 {
+			full++
+		}
+		if c == nil {
+			if len(want) > 0 {
+				t.Fatalf("%+v would never fire, it is said, but does at %s", b.cron, want[0])
+			}
+			continue
+		}
+		if got := c.Between(from, to, len(want)+5); !slices.EqualFunc(got, want, time.Time.Equal) {
+			i := 0
+			for i < len(got) && i < len(want) && got[i].Equal(want[i]) {
+				i++
+			}
+			t.Fatalf("%+v, holidays %v, from %s: %d times of %d agree, then\n got %v\nwant %v", b.cron, b.calendar.Dates, from, i, len(want), got[i:min(i+3, len(got))], want[i:min(i+3, len(want))])
+		}
+		for back, i := to.Add(1), len(want)-1; i >= 0; i-- {
+			prev, _ := c.Prev(back)
+			if back = prev; !prev.Equal(want[i]) {
+				t.Fatalf("%+v, holidays %v: backwards comes %s, want %s", b.cron, b.calendar.Dates, prev, want[i])
+			}
+		}
+	}
+	t.Logf("%d expressions over %d years each, %d of them with times", cases, years, full)
+	if full < cases/2 {
+		t.Errorf("%d expressions of %d have times, too few to show anything", full, cases)
+	}
 }
 
 // TestLastDayOfLeapYear covers the years that a zone's rule alone describes:

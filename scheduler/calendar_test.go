@@ -292,25 +292,32 @@ func TestExcludesAgainstFilter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		from := time.Date(1990+r.Intn(60), time.Month(1+r.Intn(12)), 1+r.Intn(28), r.Intn(24), r.Intn(60), r.Intn(60), 0, time.UTC)
+		b := randomTime(r, from.AddDate(0, 0, r.Intn(40)))
+		b.second = only(0) // for there are enough times
+		b.render()
+		if b.compile(t, new(scheduler.Zones), nola.Spec{}) == nil {
+			continue
+		}
 		spec := nola.Spec{
 			TimeZone: zone, DSTGap: nola.DSTGap(r.Intn(3)), DSTOverlap: nola.DSTOverlap(r.Intn(4)),
-			Cron:     []nola.Cron{{Expression: randomTime(r).text, Dialect: nola.DialectFull}},
+			Cron: []nola.Cron{b.cron}, HolidayCalendar: b.calendar.Name,
 			Interval: []nola.Interval{{Every: time.Duration(1+r.Intn(50_000)) * time.Second}},
 		}
-		bare := compile(t, spec, "")
+		calendars := scheduler.WithCalendars(b.calendar)
+		bare := compile(t, spec, "", calendars)
 		var taken []func(time.Time) bool
 		for range 1 + r.Intn(3) {
 			x, f := randomExclude(r)
 			spec.Exclude, taken = append(spec.Exclude, x), append(taken, f)
 		}
-		c, _, err := scheduler.Compile(spec, "")
+		c, _, err := scheduler.Compile(spec, "", calendars)
 		if err != nil {
 			if strings.Contains(err.Error(), "leave no nominal time") {
 				continue
 			}
 			t.Fatal(err)
 		}
-		from := time.Date(1990+r.Intn(60), time.Month(1+r.Intn(12)), 1+r.Intn(28), r.Intn(24), r.Intn(60), r.Intn(60), 0, time.UTC)
 		to := from.AddDate(0, 0, 40)
 		var want []time.Time
 		all := bare.Between(from, to, 100_000)
