@@ -46,7 +46,7 @@ func outcomesUnderEverything(t *testing.T, seed int64) {
 	t.Logf("repeat with -seed=%d", seed)
 	const (
 		firstPeriod = 7 * time.Minute
-		jitterMax   = 2 * time.Millisecond
+		jitterMax   = 2 * time.Minute
 	)
 	r := rand.New(rand.NewSource(seed))
 	var clock wallClock
@@ -157,6 +157,7 @@ func outcomesUnderEverything(t *testing.T, seed int64) {
 		now, every := time.Duration(clock.now().UnixNano()), period(s)
 		clock.jump(every - now%every - time.Duration(r.Intn(20_000))*time.Microsecond)
 	}
+	jitter := func() time.Duration { return time.Duration(r.Intn(3)) * jitterMax / 2 }
 	// change gives a schedule another period, once, and notes from when on it counts.
 	change := func(s nola.ScheduleRef, spec nola.Spec) {
 		t.Helper()
@@ -192,18 +193,21 @@ func outcomesUnderEverything(t *testing.T, seed int64) {
 		case 4:
 			s := refs[r.Intn(len(refs))]
 			spec := every(period(s)) // the same nominal times
-			spec.Jitter = time.Duration(r.Int63n(int64(jitterMax + 1)))
+			spec.Jitter = jitter()
 			again("update "+s.ID, func() error {
 				_, err := w.m.UpdateSchedule(ctx, s, nola.ScheduleChange{Spec: &spec})
 				return err
 			})
 		case 5:
 			s, spec := refs[r.Intn(len(refs))], every(time.Duration(5+r.Intn(6))*time.Minute)
-			spec.Jitter = time.Duration(r.Int63n(int64(jitterMax + 1)))
-			switch r.Intn(3) {
+			spec.Jitter = jitter()
+			switch r.Intn(4) {
 			case 0:
 				brink(s)
-			case 1: // over times that nobody has looked at when the update comes
+			case 1: // between a nominal time and when it fires
+				brink(s)
+				clock.jump(time.Duration(1+r.Intn(60)) * time.Second)
+			case 2: // over times that nobody has looked at when the update comes
 				clock.jump(time.Duration(r.Intn(20)) * time.Minute)
 			}
 			change(s, spec)
