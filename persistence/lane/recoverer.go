@@ -305,8 +305,8 @@ func (r *Recoverer) checked(a Answer, out *Output) {
 }
 
 // trimmed is a lane that no shard names any more: nothing of it waits to be
-// applied.
+// applied. A head put where none was may have been trimmed since.
 func (r *Recoverer) trimmed(head Head) {
-	r.phase, r.final, r.finalTS = PhaseEnded, head.FinalSeq, head.FinalTS
+	r.phase, r.final, r.finalTS, r.headless = PhaseEnded, head.FinalSeq, head.FinalTS, head.RingSize == 0
 	r.applied, r.chain = r.final, nil
 }

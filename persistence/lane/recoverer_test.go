@@ -51,6 +51,14 @@ func TestRecoverMissingHead(t *testing.T) {
 	if got := r.Result(); got.Final != 0 || len(got.Suffix) != 0 || !got.Missing {
 		t.Errorf("the lane without a head ends with %+v", got)
 	}
+	// So does one whose inserted head was trimmed since.
+	r, whole := reading(t, lane.ID{1})
+	trimmed := inserted
+	trimmed.Trimmed = true
+	step(t, r, ring(whole, trimmed), 0, 0)
+	if !r.Result().Missing {
+		t.Error("a lane without a head is said to have had one, as it was trimmed")
+	}
 	// One that has entries has lost its head.
 	r, out = lane.NewRecoverer(lane.ID{1})
 	insert = step(t, r, lane.Answer{To: out.Send[0], Outcome: lane.NotApplied}, 1, 0)
@@ -124,9 +132,9 @@ func TestRecoverMissingEntries(t *testing.T) {
 		r, read := reading(t, id)
 		check := step(t, r, ring(read, lane.Head{Mode: tt.mode, RingSize: 4, LastSeq: 3}, tt.slots...), 1, 0)
 		check = step(t, r, lane.Answer{To: check[0]}, 0, 1)
-		step(t, r, head(check[0], lane.Done, lane.Head{FinalSeq: 3, FinalTS: 7, Trimmed: tt.trimmed}), 0, 0)
+		step(t, r, head(check[0], lane.Done, lane.Head{RingSize: 4, FinalSeq: 3, FinalTS: 7, Trimmed: tt.trimmed}), 0, 0)
 		switch {
-		case tt.want == "" && (r.Phase() != lane.PhaseEnded || r.Result().Final != 3 || r.Result().FinalTS != 7 || len(r.Result().Suffix) != 0):
+		case tt.want == "" && (r.Phase() != lane.PhaseEnded || r.Result().Final != 3 || r.Result().FinalTS != 7 || r.Result().Missing || len(r.Result().Suffix) != 0):
 			t.Errorf("%s: the recovery is %s, %v", name, r.Phase(), r.Err())
 		case tt.want != "" && (r.Phase() != lane.PhaseDamaged || !strings.Contains(r.Err().Error(), tt.want)):
 			t.Errorf("%s: the recovery is %s, %v", name, r.Phase(), r.Err())
