@@ -13,15 +13,18 @@ type rule int
 const (
 	ruleNone              rule = iota
 	ruleFenceAfterAck          // the read of the head may start before the acknowledgements it covers
+	ruleFenceOwn               // the read of the head covers an entry that was acknowledged, though one before it was not
 	ruleAckInOrder             // an entry counts although one before it is not acknowledged
 	ruleSeal                   // the seal is left out
 	ruleSealFirst              // the ring is read before the seal took effect
 	ruleSealQuorum             // the seal counts as soon as one replica shows it
 	ruleRewrite                // the end is decided before a quorum has what lies below it
 	ruleReread                 // who lost the decision goes on with what it had read
+	ruleKeepChain              // who lost the decision keeps what lies beyond it
 	ruleDecideOnce             // the end is a plain write
 	ruleSameBytes              // an entry is sent again with other content
 	ruleSameTimestamp          // a recoverer writes entries with a newer timestamp
+	ruleClock                  // an entry carries the wall clock, which steps back
 	ruleCarryApplied           // entries do not say what was applied
 	ruleApplyFirst             // a slot is overwritten before its entry was applied
 	ruleApplyCommitted         // entries are applied when acknowledged
@@ -29,6 +32,7 @@ const (
 	ruleEveryTimestamp         // the timestamp of the end is that of the chain
 	ruleUnsealedCondition      // the conditional entry does not ask whether the lane is sealed
 	ruleUnknownStaysOpen       // a conditional entry without an answer counts as never executed
+	ruleSerialRead             // a conditional entry that a read does not show yet counts as never executed
 	ruleLostAnswer             // the answer "not applied" to one's own success counts as never executed
 )
 
@@ -83,6 +87,7 @@ type laneWorld struct {
 	tables  Seq // effects up to here are in the tables
 	never   Seq // this entry was answered as never executed
 	settled bool
+	apart   uint32 // ruleFenceOwn: the entries acknowledged when the read of the head started
 	bad     string
 	seen    *laneSights // of random ways
 }
@@ -153,7 +158,19 @@ func (w *laneWorld) land(n Seq, i int) {
 	if *slot > 0 && *slot < n {
 		w.seen.overwritten++
 	}
-	*slot = max(*slot, n)
+	*slot = w.newer(*slot, n)
+}
+
+// newer is which of two entries in a slot a store keeps: that with the greater
+// timestamp, or in ModeLWT the one decided later.
+func (w *laneWorld) newer(a, b Seq) Seq {
+	switch {
+	case a == 0 || b == 0 || w.mode == ModeLWT:
+		return max(a, b)
+	case w.sent[a-1].TS > w.sent[b-1].TS:
+		return a
+	}
+	return b
 }
 
 func (w *laneWorld) clear() bool {
@@ -188,8 +205,8 @@ func (w *laneWorld) moves() []move[*laneWorld] {
 			add(func(w *laneWorld) { w.sealAt |= 1 << i }, "replica %d shows the seal", i)
 		}
 	}
-	if w.broken == ruleSealFirst && !w.sealed {
-		add(func(w *laneWorld) { w.sealed = true }, "the seal takes effect")
+	if w.broken == ruleSealFirst && !w.sealed && w.clear() {
+		add(func(w *laneWorld) { w.sealed, w.top = true, -1 }, "the seal takes effect")
 	}
 	if w.Sent() < w.entries && w.room() {
 		add((*laneWorld).append, "X sends entry %d", w.Sent()+1)
@@ -238,6 +255,9 @@ func (w *laneWorld) append() {
 	applied := x.applied
 	if w.broken == ruleApplyFirst {
 		x.applied = w.Sent() // there is room
+	}
+	if w.broken == ruleClock && w.Sent() == Seq(w.ring) {
+		x.clock -= 2 * Timestamp(w.ring)
 	}
 	_, out, err := x.Append(0, nil)
 	if err != nil {
@@ -305,6 +325,9 @@ func (w *laneWorld) answer(at int, a Answer) {
 		if r.phase == PhaseRereading {
 			w.seen.reread++
 		}
+		if w.broken == ruleKeepChain && r.phase == PhaseEnded {
+			r.final = max(r.final, r.last)
+		}
 		if w.broken == ruleReread && r.phase == PhaseRereading {
 			r.phase, out = PhaseEnded, Output{}
 			r.final = min(r.final, r.last)
@@ -335,17 +358,48 @@ func (w *laneWorld) answerWriter(a Answer) {
 			}
 		}
 	case ReadHead:
-		if w.broken == ruleFenceAfterAck {
+		switch w.broken {
+		case ruleFenceAfterAck:
 			x.covers = x.acked
+		case ruleFenceOwn:
+			for n := x.acked; n > x.covers; n-- {
+				if w.apart>>n&1 == 1 {
+					x.covers = n
+				}
+			}
 		}
 	case AppendEntry:
 		if a.Outcome == Unknown && w.broken == ruleUnknownStaysOpen || a.Outcome == NotApplied && w.broken == ruleLostAnswer {
 			w.never = to.Entry.Seq
 		}
 	}
-	w.take(atX, x.Step(a))
+	out := x.Step(a)
+	if w.broken == ruleFenceOwn {
+		w.fenceOwn(x, &out)
+	}
+	w.take(atX, out)
 	if x.state == StateDamaged {
 		w.fail("false alarm of the writer")
+	}
+}
+
+// fenceOwn starts a read of the head for entries behind one that is not
+// acknowledged, and notes what it covers.
+func (w *laneWorld) fenceOwn(x *Writer, out *Output) {
+	var apart uint32
+	for _, s := range x.flight {
+		if s.acked {
+			apart |= 1 << s.entry.Seq
+		}
+	}
+	if apart != 0 && !x.fencing {
+		x.asked++
+		x.fence(out)
+	}
+	for _, s := range out.Send {
+		if _, ok := s.(ReadHead); ok {
+			w.apart = apart
+		}
 	}
 }
 
@@ -460,6 +514,9 @@ func (w *laneWorld) workMoves(at int, add func(do func(w *laneWorld), label stri
 		if job.acts == 1 || w.broken == ruleUnknownStaysOpen && job.acts == 0 {
 			w.lose(at, add)
 		}
+		if w.broken == ruleSerialRead && w.last < n && w.never == 0 {
+			add(func(w *laneWorld) { w.never = n }, "X reads that entry %d is not there", n)
+		}
 	}
 }
 
@@ -484,13 +541,16 @@ func (w *laneWorld) readLane(at, i int) {
 	job := &w.work[at]
 	job.seen |= 1 << i
 	for s, n := range w.slots[i] {
-		job.slots[s] = max(job.slots[s], n)
+		job.slots[s] = w.newer(job.slots[s], n)
 	}
 	slots := job.slots
 	if !quorum(job.seen) {
 		return
 	}
-	a := Answer{Outcome: Done, Found: true, Head: Head{Mode: w.mode, RingSize: w.ring, Sealed: true, FinalSeq: Undecided, LastSeq: w.last}}
+	a := Answer{Outcome: Done, Found: true, Head: Head{Mode: w.mode, RingSize: w.ring, Sealed: true, FinalSeq: Undecided}}
+	if w.mode == ModeLWT { // a replica has entry and head together
+		a.Head.LastSeq = slices.Max(slots[:])
+	}
 	for _, n := range slots {
 		hidden := w.broken == ruleBeyondEnd && w.final != Undecided && n > w.final
 		if n > 0 && !hidden {
@@ -563,7 +623,7 @@ func (w *laneWorld) key(b []byte) []byte {
 	for _, s := range x.flight {
 		b = appendFlags(b, s.acked)
 	}
-	b = appendInts(b, int64(w.last), int64(w.top), int64(w.final), int64(w.finalTS), int64(w.tables), int64(w.never), int64(len(w.sent)))
+	b = appendInts(b, int64(w.apart), int64(w.last), int64(w.top), int64(w.final), int64(w.finalTS), int64(w.tables), int64(w.never), int64(len(w.sent)))
 	for _, e := range w.sent {
 		b = appendInts(b, int64(e.Applied), int64(e.Committed), int64(e.TS), int64(e.Sum))
 	}
@@ -655,22 +715,28 @@ func TestLaneRulesMatter(t *testing.T) {
 		fault string
 	}{
 		"read of the head starts before the acknowledgement": {newLaneWorld(ruleFenceAfterAck, ModeQuorum, 4, 2, 1), "lies beyond the end"},
+		"read of the head starts before an earlier one's":    {newLaneWorld(ruleFenceOwn, ModeQuorum, 4, 2, 1), "lies beyond the end"},
 		"an earlier entry is not acknowledged":               {newLaneWorld(ruleAckInOrder, ModeQuorum, 4, 2, 1), "lies beyond the end"},
 		"no seal":                                            {newLaneWorld(ruleSeal, ModeQuorum, 4, 1, 1), "lies beyond the end"},
 		"ring read before the seal":                          {newLaneWorld(ruleSealFirst, ModeQuorum, 4, 1, 1), "lies beyond the end"},
+		"one slot, read before the seal":                     {newLaneWorld(ruleSealFirst, ModeQuorum, 1, 2, 1), "lies beyond the end"},
+		"conditional entries, read before the seal":          {newLaneWorld(ruleSealFirst, ModeLWT, 4, 2, 1), "lies beyond the end"},
 		"seal seen on one replica":                           {newLaneWorld(ruleSealQuorum, ModeQuorum, 4, 1, 1), "lies beyond the end"},
 		"end decided before the re-write":                    {newLaneWorld(ruleRewrite, ModeQuorum, 4, 1, 1, 2), "false alarm"},
 		"loser does not read again":                          {newLaneWorld(ruleReread, ModeQuorum, 4, 1, 1, 2), "owners disagree"},
+		"loser keeps its longer chain":                       {newLaneWorld(ruleKeepChain, ModeQuorum, 4, 1, 1, 2), "owners disagree"},
 		"end decided by a plain write":                       {newLaneWorld(ruleDecideOnce, ModeQuorum, 4, 1, 1, 2), "the end"},
 		"sent again with other content":                      {newLaneWorld(ruleSameBytes, ModeQuorum, 4, 1, 1, 2), "other content"},
 		"re-written with a newer timestamp":                  {newLaneWorld(ruleSameTimestamp, ModeQuorum, 1, 2, 1), "false alarm"},
+		"written with a clock that steps back":               {newLaneWorld(ruleClock, ModeQuorum, 1, 2, 1), "lies beyond the end"},
 		"applied is not carried":                             {newLaneWorld(ruleCarryApplied, ModeQuorum, 1, 2, 1), "false alarm"},
 		"overwritten before it was applied":                  {newLaneWorld(ruleApplyFirst, ModeQuorum, 1, 2, 1), "lies beyond the end"},
 		"applied before it was committed":                    {newLaneWorld(ruleApplyCommitted, ModeQuorum, 1, 2, 1), "in the tables"},
 		"slots beyond the end do not count":                  {newLaneWorld(ruleBeyondEnd, ModeQuorum, 1, 2, 1, 2), "false alarm"},
 		"timestamp of the chain":                             {newLaneWorld(ruleEveryTimestamp, ModeQuorum, 1, 2, 1), "timestamp"},
-		"conditional entry ignores the seal":                 {newLaneWorld(ruleUnsealedCondition, ModeLWT, 4, 1, 1), "false alarm"},
+		"conditional entry ignores the seal":                 {newLaneWorld(ruleUnsealedCondition, ModeLWT, 4, 1, 1), "lies beyond the end"},
 		"no answer taken as never executed":                  {newLaneWorld(ruleUnknownStaysOpen, ModeLWT, 4, 1, 1), "never executed"},
+		"not there yet taken as never executed":              {newLaneWorld(ruleSerialRead, ModeLWT, 4, 1, 1), "never executed"},
 		"not applied taken as never executed":                {newLaneWorld(ruleLostAnswer, ModeLWT, 4, 1, 1), "never executed"},
 	} {
 		t.Run(name, func(t *testing.T) { breaks(t, tt.world, 400_000, tt.fault) })
