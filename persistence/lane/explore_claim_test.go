@@ -21,12 +21,15 @@ const (
 	claimRuleEpoch                   // the claim asks for the lane alone
 	claimRuleReleaseApply            // a shard is released before everything was applied
 	claimRuleReleaseAnswer           // its owner serves it again without an answer to the release
+	claimRuleFilter                  // what older tenures have in the lane is applied again
+	claimRuleLag                     // entries say too little of what was applied, for longer than deletions are remembered
 	claimRuleAdopt                   // a shard is taken up whose row is ours, and the clock ignores the floor
 )
 
 const (
 	modelEpochs = 4
 	modelOps    = 3
+	modelDelete = 2 // this write deletes the key
 	modelShard  = nola.ShardID(7)
 )
 
@@ -41,6 +44,8 @@ type modelOp struct {
 	by      int
 	epoch   nola.Epoch
 	effects Effects
+	again   bool // a claimer has applied it after what it deleted or wrote was purged
+	told    bool // an entry says that it was applied, wherever the ring is read
 }
 
 type modelNode struct {
@@ -49,6 +54,7 @@ type modelNode struct {
 	clock   Timestamp
 	sealed  bool // its lane
 	ended   bool
+	gone    bool // does nothing any more
 	final   Timestamp
 	claimer *Claimer
 	release *Releaser
@@ -65,7 +71,8 @@ type claimWork struct {
 
 // claimWorld is one shard with one key, and three nodes with a lane each. What
 // happens inside a lane is one step here (laneWorld opens it up). Effects of what
-// is committed reach each replica at any time, by whomever.
+// is committed reach each replica at any time, by whomever. The second write is a
+// deletion, and a world may forget it.
 type claimWorld struct {
 	broken claimRule
 	ops    int // that are sent at most
@@ -77,7 +84,9 @@ type claimWorld struct {
 	count  int
 	cells  [replicas]int // the operation that each replica holds, from 1
 	work   []claimWork
-	failed bool // a node has given up a claim, which may be executed yet
+	purges bool
+	purged Timestamp // writes up to here are too old to be under way
+	failed bool      // a node has given up a claim, which may be executed yet
 	bad    string
 }
 
@@ -141,13 +150,16 @@ func (w *claimWorld) moves() []move[*claimWorld] {
 	for op := 1; op <= w.count; op++ {
 		o := w.sent[op-1]
 		for i, c := range w.cells {
-			if o.state == 2 && w.ts(c) < w.ts(op) {
+			if o.state == 2 && w.ts(c) < w.ts(op) && (o.effects.First > w.purged || o.again) {
 				add(func(w *claimWorld) { w.cells[i] = op }, "write %d reaches replica %d", op, i)
 			}
 		}
 		if o.state == 1 && !w.nodes[o.by].sealed {
 			add(func(w *claimWorld) { w.commit(op) }, "write %d is committed", op)
 		}
+	}
+	if w.purges && w.cells == [replicas]int{modelDelete, modelDelete, modelDelete} {
+		add((*claimWorld).purge, "the store forgets that the key was deleted")
 	}
 	for k := range w.nodes {
 		w.nodeMoves(k, add)
@@ -156,6 +168,30 @@ func (w *claimWorld) moves() []move[*claimWorld] {
 		w.workMoves(at, add)
 	}
 	return all
+}
+
+// purge has all replicas forget a deletion that all of them have, gc_grace after it.
+// No claim and no write takes that long, a node has heard of its seal by then, and an
+// entry of each living lane says that what was applied then is.
+func (w *claimWorld) purge() {
+	w.purged, w.cells = w.ts(modelDelete), [replicas]int{}
+	for i := range w.sent[:w.count] {
+		if o := &w.sent[i]; o.effects.First <= w.purged {
+			o.again = false
+			o.told = o.told || o.state == 2 && !w.nodes[o.by].sealed && w.broken != claimRuleLag
+		}
+	}
+	for k := range w.nodes {
+		n := &w.nodes[k]
+		if !n.sealed && n.claimer == nil {
+			continue
+		}
+		n.claimer = nil
+		if n.sealed {
+			n.own, n.release, n.gone = 0, nil, true
+		}
+		w.work = slices.DeleteFunc(w.work, func(job claimWork) bool { return job.by == k })
+	}
 }
 
 func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label string, args ...any)) {
@@ -194,7 +230,7 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 			}
 		}, "%c's claim fails", who)
 	}
-	if n.own == 0 && n.claimer == nil && w.row.Lane == laneOf(k) && n.epoch < w.row.Epoch {
+	if n.own == 0 && n.claimer == nil && w.row.Lane == laneOf(k) && n.epoch < w.row.Epoch && !n.gone {
 		add(func(w *claimWorld) {
 			n := &w.nodes[k]
 			n.own, n.epoch = 1, w.row.Epoch
@@ -203,7 +239,7 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 			}
 		}, "%c takes up what is its own", who)
 	}
-	if k >= w.active || n.own != 0 || n.claimer != nil || w.row.Lane == laneOf(k) || w.row.Epoch >= w.epochs {
+	if k >= w.active || n.gone || n.own != 0 || n.claimer != nil || w.row.Lane == laneOf(k) || w.row.Epoch >= w.epochs {
 		return
 	}
 	c := Claim{Shard: modelShard, Lane: laneOf(k), Row: w.row}
@@ -217,9 +253,14 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 			c.From.FinalTS = 0
 		}
 		for _, o := range w.sent[:w.count] {
-			if o.by == from && o.state == 2 {
-				c.Effects = append(c.Effects, o.effects)
+			if o.by != from || o.state != 2 || o.told {
+				continue
 			}
+			f := o.effects
+			if w.broken == claimRuleFilter {
+				f.Batch = modelBatch(w.row.Epoch, f.Batch.Seq)
+			}
+			c.Effects = append(c.Effects, f)
 		}
 	}
 	add(func(w *claimWorld) {
@@ -231,7 +272,7 @@ func (w *claimWorld) nodeMoves(k int, add func(do func(w *claimWorld), label str
 
 func (w *claimWorld) allApplied(k int, epoch nola.Epoch) bool {
 	for i, o := range w.sent[:w.count] {
-		if o.by == k && o.epoch == epoch && o.state == 2 && !w.applied(i+1) {
+		if o.by == k && o.epoch == epoch && o.state == 2 && o.effects.First > w.purged && !w.applied(i+1) {
 			return false
 		}
 	}
@@ -241,10 +282,15 @@ func (w *claimWorld) allApplied(k int, epoch nola.Epoch) bool {
 func (w *claimWorld) write(k int) {
 	n := &w.nodes[k]
 	n.clock = max(n.clock+1, claimWall[k])
-	b := new(persistence.Batch)
-	b.Reset(modelShard, n.epoch, nola.Seq(w.count+1))
+	b := modelBatch(n.epoch, nola.Seq(w.count+1))
 	w.sent[w.count] = modelOp{state: 1, by: k, epoch: n.epoch, effects: Effects{Batch: b, First: n.clock}}
 	w.count++
+}
+
+func modelBatch(epoch nola.Epoch, n nola.Seq) *persistence.Batch {
+	b := new(persistence.Batch)
+	b.Reset(modelShard, epoch, n)
+	return b
 }
 
 func (w *claimWorld) end(k, with int) {
@@ -265,6 +311,9 @@ func (w *claimWorld) end(k, with int) {
 func (w *claimWorld) take(k int, out Output) {
 	for _, s := range append(out.Send, out.Again...) {
 		w.work = append(w.work, claimWork{by: k, to: s})
+		if to, ok := s.(ApplyEffects); ok {
+			w.sent[to.Effects.Batch.Seq-1].again = to.Effects.First <= w.purged
+		}
 	}
 }
 
@@ -378,7 +427,7 @@ func (w *claimWorld) check() {
 				best = c
 			}
 		}
-		if best != last {
+		if best != last && (best != 0 || last != modelDelete || w.purged < w.ts(last)) {
 			w.bad = "the owner does not see the last committed write"
 		}
 	}
@@ -389,10 +438,10 @@ func appendRow(b []byte, r ShardRow) []byte {
 }
 
 func (w *claimWorld) key(b []byte) []byte {
-	b = appendFlags(appendRow(b, w.row), w.failed)
+	b = appendInts(appendFlags(appendRow(b, w.row), w.failed), w.purged)
 	for _, n := range w.nodes {
 		b = appendInts(b, int64(n.own), int64(n.epoch), int64(n.clock), int64(n.final))
-		b = appendFlags(b, n.sealed, n.ended, n.claimer != nil, n.release != nil)
+		b = appendFlags(b, n.sealed, n.ended, n.gone, n.claimer != nil, n.release != nil)
 		if c := n.claimer; c != nil {
 			b = appendRow(appendInts(b, int64(c.phase), int64(c.open), int64(len(c.waiting))), c.row)
 			b = append(appendInts(b, int64(len(c.claim.Effects)), int64(c.claim.From.FinalTS)), c.claim.From.Lane[0])
@@ -403,6 +452,7 @@ func (w *claimWorld) key(b []byte) []byte {
 	}
 	for _, o := range w.sent[:w.count] {
 		b = appendInts(b, int64(o.state), int64(o.by), int64(o.epoch), int64(o.effects.First))
+		b = appendFlags(b, o.again, o.told)
 	}
 	cells := w.cells
 	slices.Sort(cells[:])
@@ -436,6 +486,8 @@ func TestExploreClaims(t *testing.T) {
 	for name, w := range map[string]*claimWorld{
 		"one write, three tenures, two nodes": newClaimWorld(claimRuleNone, 1, 3, 2),
 		"two writes, two tenures, two nodes":  newClaimWorld(claimRuleNone, 2, 2, 2),
+		"a deletion is forgotten":             newPurgeWorld(claimRuleNone, 2),
+		"another's deletion is forgotten":     newPurgeWorld(claimRuleNone, modelEpochs).lent(t),
 	} {
 		t.Run(name, func(t *testing.T) { holds(t, w, 600_000) })
 	}
@@ -448,6 +500,32 @@ func TestExploreClaims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { holds(t, w, wideLimit) })
 	}
+}
+
+// newPurgeWorld is a claimWorld that forgets deletions.
+func newPurgeWorld(broken claimRule, epochs nola.Epoch) *claimWorld {
+	w := newClaimWorld(broken, 2, epochs, 2)
+	w.purges = true
+	return w
+}
+
+// lent lets X write and give the shard to B, which deletes what X wrote.
+func (w *claimWorld) lent(t *testing.T) *claimWorld {
+	t.Helper()
+	for _, label := range []string{
+		"X writes", "write 1 is committed", "write 1 reaches replica 0", "write 1 reaches replica 1",
+		"X releases the shard", "X's release is executed", "X knows that its lane.ReleaseShard was applied",
+		"B comes for the shard", "B's claim of epoch 2 is executed", "B knows that its lane.ClaimShard was applied",
+		"B writes", "write 2 is committed", "write 2 reaches replica 0", "write 2 reaches replica 1",
+	} {
+		moves := w.moves()
+		i := slices.IndexFunc(moves, func(m move[*claimWorld]) bool { return m.String() == label })
+		if i < 0 {
+			t.Fatalf("no such move: %s, of %v", label, moves)
+		}
+		moves[i].do(w)
+	}
+	return w
 }
 
 // TestClaimRulesMatter breaks one rule after the other and wants the explorer to
@@ -473,6 +551,16 @@ func TestClaimRulesMatter(t *testing.T) {
 			breaks(t, newClaimWorld(tt.broken, tt.ops, modelEpochs, tt.nodes), 600_000, tt.fault)
 		})
 	}
+	t.Run("what a deletion forgot is applied again", func(t *testing.T) {
+		breaks(t, newPurgeWorld(claimRuleFilter, modelEpochs).lent(t), 600_000, "does not see")
+	})
+	t.Run("applied, and not said before it is forgotten", func(t *testing.T) {
+		breaks(t, newPurgeWorld(claimRuleLag, 2), 600_000, "does not see")
+	})
+	// While deletions are remembered, timestamps alone do.
+	t.Run("alone: older tenures are applied again", func(t *testing.T) {
+		holds(t, newClaimWorld(claimRuleFilter, 2, modelEpochs, 2).lent(t), 600_000)
+	})
 }
 
 // TestWanderClaims takes random ways through more writes of a shard.
