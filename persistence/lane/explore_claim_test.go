@@ -565,5 +565,5 @@ func TestClaimRulesMatter(t *testing.T) {
 
 // TestWanderClaims takes random ways through more writes of a shard.
 func TestWanderClaims(t *testing.T) {
-	deep(t, func(uint64) *claimWorld { return newClaimWorld(claimRuleNone, modelOps, modelEpochs, 3) }, 300)
+	deep(t, *deepRuns, func(uint64) *claimWorld { return newClaimWorld(claimRuleNone, modelOps, modelEpochs, 3) }, 300)
 }

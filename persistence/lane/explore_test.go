@@ -29,10 +29,15 @@ func (m move[W]) String() string { return fmt.Sprintf(m.label, m.args...) }
 
 // world is a model of a store with machines in it.
 type world[W any] interface {
+	way[W]
 	copy() W
-	moves() []move[W]
 	key(b []byte) []byte // equal keys: equal futures
-	fault() string       // the promise that is broken, or empty
+}
+
+// way is what is asked of a model for random ways alone.
+type way[W any] interface {
+	moves() []move[W]
+	fault() string // the promise that is broken, or empty
 }
 
 type report struct {
@@ -98,7 +103,7 @@ func explore[W world[W]](start W, limit int) report {
 }
 
 // wander takes one random way of at most steps.
-func wander[W world[W]](w W, seed uint64, steps int) report {
+func wander[W way[W]](w W, seed uint64, steps int) report {
 	chance := rand.New(rand.NewPCG(seed, 0))
 	var r report
 	for r.states = range steps {
@@ -140,9 +145,9 @@ func breaks[W world[W]](t *testing.T, start W, limit int, fault string) {
 }
 
 // deep wanders through a model and wants no promise broken.
-func deep[W world[W]](t *testing.T, start func(seed uint64) W, steps int) {
+func deep[W way[W]](t *testing.T, runs int, start func(seed uint64) W, steps int) {
 	t.Helper()
-	for i := range *deepRuns {
+	for i := range runs {
 		seed := *deepSeed + uint64(i)
 		if r := wander(start(seed), seed, steps); r.fault != "" {
 			t.Fatalf("%s\n%s\nagain: go test -run '^%s$' -deep 1 -seed %d", r.fault, strings.Join(r.trace, "\n"), t.Name(), seed)
