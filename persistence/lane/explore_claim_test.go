@@ -495,8 +495,9 @@ func TestExploreClaims(t *testing.T) {
 		return
 	}
 	for name, w := range map[string]*claimWorld{
-		"two writes, three tenures, two nodes": newClaimWorld(claimRuleNone, 2, 3, 2),
-		"one write, two tenures, three nodes":  newClaimWorld(claimRuleNone, 1, 2, 3),
+		"two writes, three tenures, two nodes":   newClaimWorld(claimRuleNone, 2, 3, 2),
+		"one write, two tenures, three nodes":    newClaimWorld(claimRuleNone, 1, 2, 3),
+		"a deletion is forgotten, three tenures": newPurgeWorld(claimRuleNone, 3),
 	} {
 		t.Run(name, func(t *testing.T) { holds(t, w, wideLimit) })
 	}
