@@ -8,14 +8,13 @@ import (
 
 // Limits of schedules.
 const (
-	ScheduleIDBytesMax  = 256
-	SpecEntriesMax      = 100   // entries of one spec of all kinds, together
-	SpecExcludesMax     = 100   // excludes of one spec
-	LabelsMax           = 32    // of one schedule
-	LabelBytesMax       = 256   // a label's name or value
-	OccurrencesMax      = 1_000 // records kept of one schedule
-	OccurrenceRetention = 7 * 24 * time.Hour
-	RunningMax          = 100 // firings of one schedule that may run at once
+	ScheduleIDBytesMax = 256
+	SpecEntriesMax     = 100   // entries of one spec of all kinds, together
+	SpecExcludesMax    = 100   // excludes of one spec
+	LabelsMax          = 32    // of one schedule
+	LabelBytesMax      = 256   // a label's name or value
+	OccurrencesMax     = 1_000 // records kept of one schedule, the last ones
+	RunningMax         = 100   // firings of one schedule that may run at once
 )
 
 // Spec says at which nominal times a schedule is due: the union of its entries
@@ -260,13 +259,17 @@ type Occurrence struct {
 	OK     bool
 	Error  string
 	Reason Reason
-	// RequestID is that of the trigger, or the id of the backfill.
+	// RequestID is that of the trigger, the id of the backfill, or what stands for
+	// the number of the dead letter.
 	RequestID string
 	Started   time.Time
 	Ended     time.Time
 	Attempts  int
 	Last      time.Time
 	Count     int
+	// Number counts the records of the schedule in the order of their making, from
+	// 1. It is 0 until it was read from a record.
+	Number uint64
 }
 
 // ScheduleRef names a schedule, or a reminder of an actor.
@@ -472,7 +475,7 @@ const (
 	ExceptionsMax    = 100      // nominal times skipped or moved and not yet passed
 	LateSpansMax     = 16       // runs of late times; what does not fit is missed
 	BackfillsMax     = 10       // that run
-	BackfillsKept    = 20       // that run or have ended
+	BackfillsKept    = 20       // that run, and the newest that have ended
 	BackfillTimesMax = 100_000  // nominal times of one backfill
 	BackfillRate     = 10       // starts a second, unless asked otherwise
 	BackfillRateMax  = 1_000    // starts a second
@@ -482,5 +485,6 @@ const (
 	OwnPayloadsMax   = 4 << 20  // bytes of the triggers' own payloads that run or wait
 )
 
-// RequestsMax is how many request ids of triggers a schedule remembers.
+// RequestsMax is how many request ids of triggers a schedule remembers: the
+// newest. A trigger that comes again with an older one fires again.
 const RequestsMax = 100

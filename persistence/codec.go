@@ -473,6 +473,7 @@ func decodeOccurrence(value []byte) (number uint64, o nola.Occurrence, err error
 		Count:     int(m.Count),
 		Reason:    nola.Reason(m.Reason),
 		RequestID: m.RequestId,
+		Number:    m.Number + 1,
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"fmt"
 	"errors"
 	"slices"
 	"strings"
@@ -117,6 +118,50 @@ func TestTriggerIsIdempotentAndBounded(t *testing.T) {
 	// each end finds its own, although they share the nominal time
 	if o, ok := p.Ended(s, &pr, scheduler.End{Nominal: t0, Kind: nola.OccurrenceTrigger, RequestID: "rB", OK: true}, t0); !ok || !o.OK || len(pr.Running) != nola.RunningMax-1 || pr.Running[0].RequestID != "rA" {
 		t.Errorf("end of rB: %+v %v", o, ok)
+	}
+}
+
+// TestSoManyRequestIDsAreRemembered: the newest 100 triggers and 20 backfills
+// are answered again, an older one is made again.
+func TestSoManyRequestIDsAreRemembered(t *testing.T) {
+	s := counterSchedule(nola.Spec{Interval: []nola.Interval{{Every: time.Minute}}}, nola.Policy{Overlap: nola.OverlapAllowAll})
+	p := plan(t, s)
+	pr := p.Start(s, t0)
+	trigger := func(i int) bool {
+		id := fmt.Sprint("trigger ", i)
+		d, err := p.Trigger(s, &pr, t0, id, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Ended(s, &pr, scheduler.End{Nominal: d.Nominal, Kind: nola.OccurrenceTrigger, RequestID: id, OK: true}, t0)
+		return d.Replayed
+	}
+	backfill := func(i int) bool {
+		id := fmt.Sprint("backfill ", i)
+		_, d, err := p.Backfill(s, &pr, nola.Backfill{ID: id, Start: t0, End: t0}, t0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Ended(s, &pr, scheduler.End{Nominal: t0, Kind: nola.OccurrenceBackfill, RequestID: id, OK: true}, t0)
+		return d.Replayed
+	}
+	for what, tt := range map[string]struct {
+		do func(i int) (replayed bool)
+		n  int
+	}{"trigger": {trigger, 100}, "backfill": {backfill, 20}} {
+		for i := range 1 + tt.n {
+			if tt.do(i) {
+				t.Errorf("%s %d is taken for an earlier one", what, i)
+			}
+		}
+		for i := 1; i <= tt.n; i++ {
+			if !tt.do(i) {
+				t.Errorf("%s %d of the newest %d is made again", what, i, tt.n)
+			}
+		}
+		if tt.do(0) {
+			t.Errorf("the %s before the newest %d is remembered", what, tt.n)
+		}
 	}
 }
 

@@ -11,8 +11,8 @@
 // The local clock of a zone is a chain of stretches of constant offset. Inside a
 // stretch a cron expression is searched on a plain linear clock; the seams
 // between stretches follow the spec's policies for times that do not exist and
-// times that exist twice. Intervals lie on a grid that starts at the Unix epoch
-// and know no zone. Coinciding times of several entries are one nominal time.
+// times that exist twice. Intervals lie on a grid, counted from the Unix epoch
+// or from an anchor, and know no zone. Coinciding times of several entries are one nominal time.
 //
 // # What always holds
 //

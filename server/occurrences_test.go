@@ -332,6 +332,73 @@ func TestBackfillOfACentury(t *testing.T) {
 	}
 }
 
+// TestOccurrencesOfOneInstant reads the history by pages of one record, where
+// triggers and backfills share a nominal time, while they run, while they wait,
+// and once they have ended, also between two pages.
+func TestOccurrencesOfOneInstant(t *testing.T) {
+	a := newAlmanac(t)
+	a.hourly("fail", &nolav1.SchedulePolicy{Retry: &nolav1.RetryPolicy{Deadline: durationpb.New(10 * time.Minute)}})
+	for _, id := range []string{"t2", "t1", "t3", "waits 2", "waits 1"} {
+		overlap := nolav1.OverlapPolicy_OVERLAP_POLICY_ALLOW_ALL
+		if strings.HasPrefix(id, "waits") {
+			overlap = nolav1.OverlapPolicy_OVERLAP_POLICY_BUFFER_ALL
+		}
+		_, err := a.Client.Schedules.TriggerSchedule(t.Context(), connect.NewRequest(&nolav1.TriggerScheduleRequest{ScheduleId: "a", RequestId: id, Overlap: overlap}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(between func()) (lines []string) {
+		t.Helper()
+		for token := ""; ; between() {
+			res, err := a.Client.Schedules.ListOccurrences(t.Context(), connect.NewRequest(&nolav1.ListOccurrencesRequest{ScheduleId: "a", PageSize: 1, PageToken: token}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range res.Msg.GetOccurrences() {
+				lines = append(lines, fmt.Sprint(a.hour(o.GetNominalTime()), " ", o.GetRequestId(), " ", strings.TrimPrefix(o.GetOutcome().String(), "OUTCOME_")))
+			}
+			if token = res.Msg.GetNextPageToken(); token == "" || len(lines) > 20 {
+				return lines
+			}
+		}
+	}
+	is := func(what string, got []string, want ...string) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q\nwant %q", what, got, want)
+		}
+	}
+	still := func() {}
+	is("while they run", read(still), "0 t1 RUNNING", "0 t2 RUNNING", "0 t3 RUNNING", "0 waits 1 BUFFERED", "0 waits 2 BUFFERED")
+	ends := func() { a.Advance(15 * time.Minute) }
+	is("while they end", read(ends), "0 t1 RUNNING", "0 t2 FIRED", "0 t3 FIRED", "0 waits 1 FIRED", "0 waits 2 FIRED")
+	for _, id := range []string{"b2", "b1"} {
+		if _, err := a.backfill(id, -1, 0, func(r *nolav1.BackfillScheduleRequest) { r.Overlap = nolav1.OverlapPolicy_OVERLAP_POLICY_ALLOW_ALL }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.AdvanceTo(a.Now().Add(20 * time.Minute))
+	is("of two backfills", read(still), "1  FIRED",
+		"0 t1 FIRED", "0 t2 FIRED", "0 t3 FIRED", "0 waits 1 FIRED", "0 waits 2 FIRED", "0 b1 FIRED", "0 b2 FIRED", "-1 b1 FIRED", "-1 b2 FIRED")
+}
+
+// TestRecordsAreKeptHoweverOld: records make room for others, and only then.
+func TestRecordsAreKeptHoweverOld(t *testing.T) {
+	a := newAlmanac(t)
+	a.hourly("put", nil)
+	const days = 10
+	a.Advance(days * 24 * time.Hour)
+	res, err := a.Client.Schedules.ListOccurrences(t.Context(), connect.NewRequest(&nolav1.ListOccurrencesRequest{ScheduleId: "a", PageSize: 1000}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := res.Msg.GetOccurrences()
+	if len(all) != days*24 || a.hour(all[len(all)-1].GetNominalTime()) != "1" {
+		t.Errorf("%d records after %d days, the oldest %v", len(all), days, all[len(all)-1])
+	}
+}
+
 func TestDeadLetters(t *testing.T) {
 	a := newAlmanac(t)
 	a.hourly("fail", &nolav1.SchedulePolicy{Retry: &nolav1.RetryPolicy{Deadline: durationpb.New(time.Minute), MaxAttempts: 3}})

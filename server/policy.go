@@ -213,12 +213,6 @@ func backfillMessage(b *nola.Backfill) *nolav1.Backfill {
 	}
 }
 
-func bufferedMessage(run *nola.Running) *nolav1.Occurrence {
-	m := runningMessage(run)
-	m.Outcome, m.StartTime = nolav1.Outcome_OUTCOME_BUFFERED, nil
-	return m
-}
-
 func policyMessage(p *nola.Policy) *nolav1.SchedulePolicy {
 	m := &nolav1.SchedulePolicy{
 		Overlap:            nolav1.OverlapPolicy(p.Overlap),

@@ -521,9 +521,9 @@ func (h *schedules) PreviewSchedule(ctx context.Context, req *connect.Request[no
 	return connect.NewResponse(out), nil
 }
 
-// ListOccurrences lists what runs and the recorded outcomes, newest first.
+// ListOccurrences lists what runs or waits and the recorded outcomes, newest first.
 func (h *schedules) ListOccurrences(ctx context.Context, req *connect.Request[nolav1.ListOccurrencesRequest]) (*connect.Response[nolav1.ListOccurrencesResponse], error) {
-	cursor, err := parseCursor("occurrences", req.Msg.GetPageToken(), 2)
+	cursor, err := parseCursor("occurrences", req.Msg.GetPageToken(), 4)
 	if err != nil {
 		return nil, err
 	}
@@ -543,18 +543,30 @@ func (h *schedules) ListOccurrences(ctx context.Context, req *connect.Request[no
 	if err != nil {
 		return nil, fmt.Errorf("schedule %s: occurrences: %w", ref.ID, err)
 	}
-	for _, run := range row.Progress.Running {
-		list = append(list, nola.Occurrence{Nominal: run.Nominal, Kind: run.Kind, Outcome: nola.OutcomeRunning, Started: run.Started, Attempts: run.Attempts, Count: 1})
+	// The records were read after the row: what it has running or waiting may be
+	// among those that it does not count yet.
+	late := slices.DeleteFunc(slices.Clone(list), func(o nola.Occurrence) bool { return o.Number <= row.Records })
+	add := func(o nola.Occurrence) {
+		if !slices.ContainsFunc(late, func(rec nola.Occurrence) bool { return sameOccurrence(rec, o) == 0 }) {
+			list = append(list, o)
+		}
 	}
-	slices.SortStableFunc(list, newestFirst)
+	for i := range row.Progress.Running {
+		add(runningOccurrence(&row.Progress.Running[i]))
+	}
+	for i := range row.Progress.Buffer {
+		add(bufferedOccurrence(&row.Progress.Buffer[i]))
+	}
+	slices.SortFunc(list, newestFirst)
 	if cursor != nil {
 		last, err := occurrenceCursor(cursor)
 		if err != nil {
 			return nil, err
 		}
-		start, _ := slices.BinarySearchFunc(list, last, func(o, last nola.Occurrence) int {
-			return cmp.Or(newestFirst(o, last), -1) // behind all that equal the last one
-		})
+		start, found := slices.BinarySearchFunc(list, last, newestFirst)
+		if found {
+			start++
+		}
 		list = list[start:]
 	}
 	size := pageSize(req.Msg.GetPageSize())
@@ -564,22 +576,35 @@ func (h *schedules) ListOccurrences(ctx context.Context, req *connect.Request[no
 	}
 	if len(list) > size {
 		last := &list[size-1]
-		out.NextPageToken = formatCursor("occurrences", last.Nominal.UTC().Format(time.RFC3339Nano), strconv.Itoa(int(last.Kind)))
+		out.NextPageToken = formatCursor("occurrences", last.Nominal.UTC().Format(time.RFC3339Nano), strconv.Itoa(int(last.Kind)), strconv.FormatUint(last.Number, 10), "="+last.RequestID)
 	}
 	return connect.NewResponse(out), nil
 }
 
+// newestFirst orders a list of occurrences. One that runs has its place already
+// where its record will be: a list that is read page by page has it once, even if
+// it ends between two pages.
 func newestFirst(a, b nola.Occurrence) int {
-	return cmp.Or(b.Nominal.Compare(a.Nominal), cmp.Compare(a.Kind, b.Kind))
+	// What has no record yet stands behind the records of its like: its own will
+	// be the newest.
+	return cmp.Or(sameOccurrence(a, b), cmp.Compare(a.Number-1, b.Number-1))
+}
+
+// sameOccurrence orders by what names an occurrence. A backfill whose id was
+// forgotten and used again makes a second one of the same name.
+func sameOccurrence(a, b nola.Occurrence) int {
+	return cmp.Or(b.Nominal.Compare(a.Nominal), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.RequestID, b.RequestID))
 }
 
 func occurrenceCursor(parts []string) (nola.Occurrence, error) {
 	nominal, err := time.Parse(time.RFC3339Nano, parts[0])
 	kind, err2 := strconv.ParseUint(parts[1], 10, 8)
-	if err != nil || err2 != nil {
+	number, err3 := strconv.ParseUint(parts[2], 10, 64)
+	requestID, whole := strings.CutPrefix(parts[3], "=") // no part of a cursor may be empty
+	if err != nil || err2 != nil || err3 != nil || !whole {
 		return nola.Occurrence{}, errPageToken()
 	}
-	return nola.Occurrence{Nominal: nominal, Kind: nola.OccurrenceKind(kind)}, nil
+	return nola.Occurrence{Nominal: nominal, Kind: nola.OccurrenceKind(kind), RequestID: requestID, Number: number}, nil
 }
 
 // check refuses a schedule whose spec is faulty or has no time left.
@@ -847,10 +872,12 @@ func scheduleMessage(info *nola.ScheduleInfo) *nolav1.Schedule {
 		m.Info.Recent = append(m.Info.Recent, occurrenceMessage(&info.Recent[i]))
 	}
 	for i := range pr.Running {
-		m.Info.Running = append(m.Info.Running, runningMessage(&pr.Running[i]))
+		o := runningOccurrence(&pr.Running[i])
+		m.Info.Running = append(m.Info.Running, occurrenceMessage(&o))
 	}
 	for i := range pr.Buffer {
-		m.Info.Buffered = append(m.Info.Buffered, bufferedMessage(&pr.Buffer[i]))
+		o := bufferedOccurrence(&pr.Buffer[i])
+		m.Info.Buffered = append(m.Info.Buffered, occurrenceMessage(&o))
 	}
 	for _, e := range pr.Exceptions {
 		m.Info.Exceptions = append(m.Info.Exceptions, &nolav1.ScheduleException{NominalTime: timeMessage(e.Nominal), MovedTo: timeMessage(e.Moved)})
@@ -918,14 +945,15 @@ func occurrenceMessage(o *nola.Occurrence) *nolav1.Occurrence {
 	return m
 }
 
-func runningMessage(run *nola.Running) *nolav1.Occurrence {
-	return &nolav1.Occurrence{
-		NominalTime: timestamppb.New(run.Nominal),
-		Kind:        nolav1.OccurrenceKind(run.Kind),
-		Outcome:     nolav1.Outcome_OUTCOME_RUNNING,
-		StartTime:   timeMessage(run.Started),
-		RequestId:   run.RequestID,
-		Attempts:    uint32(run.Attempts),
-		Count:       1,
+func runningOccurrence(run *nola.Running) nola.Occurrence {
+	return nola.Occurrence{
+		Nominal: run.Nominal, Kind: run.Kind, Outcome: nola.OutcomeRunning, RequestID: run.RequestID,
+		Started: run.Started, Attempts: run.Attempts, Count: 1,
 	}
+}
+
+func bufferedOccurrence(run *nola.Running) nola.Occurrence {
+	o := runningOccurrence(run)
+	o.Outcome, o.Started = nola.OutcomeBuffered, time.Time{}
+	return o
 }

@@ -117,9 +117,9 @@ func Records() []Record {
 	reminder := nola.Schedule{Namespace: "shop", ID: "tick", Target: Actor, Operation: "tick", Reminder: true}
 	occurrence := nola.Occurrence{
 		Nominal: at(60, 0), Kind: nola.OccurrenceRegular, Outcome: nola.OutcomeFired, OK: true, Error: "none",
-		Started: at(60, 1), Ended: at(61, 0), Attempts: 1, Last: at(62, 0), Count: 2,
+		Started: at(60, 1), Ended: at(61, 0), Attempts: 1, Last: at(62, 0), Count: 2, Number: 1003,
 	}
-	older := nola.Occurrence{Nominal: at(0, 0), Kind: nola.OccurrenceTrigger, Outcome: nola.OutcomeSkippedOverlap, Count: 1}
+	older := nola.Occurrence{Nominal: at(0, 0), Kind: nola.OccurrenceTrigger, Outcome: nola.OutcomeSkippedOverlap, Count: 1, Number: 1002}
 
 	return []Record{
 		{
