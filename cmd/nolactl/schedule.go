@@ -545,7 +545,7 @@ nolactl schedule trigger nightly --payload '{"by":3}' --overlap allow-all --requ
 			return c.say(res.Occurrence, args[0], "schedule %s triggered at %s: %s",
 				args[0], c.clock(res.Occurrence.GetNominalTime().AsTime()), outcomeText(res.Occurrence))
 		})
-	cmd.Flags().StringVar(&requestID, "request-id", "", "makes a retry recognisable (default a random one)")
+	cmd.Flags().StringVar(&requestID, "request-id", "", "makes a retry recognisable, while it is one of the newest 100 (default a random one)")
 	cmd.Flags().StringVar(&overlap, "overlap", "", "instead of the schedule's policy: "+strings.Join(words(nolav1.OverlapPolicy(0)), ", "))
 	cmd.Flags().StringVar(&payload, "payload", "", "instead of the schedule's payload; - reads standard input")
 	completeWords(cmd, "overlap", words(nolav1.OverlapPolicy(0)))
@@ -556,9 +556,9 @@ nolactl schedule trigger nightly --payload '{"by":3}' --overlap allow-all --requ
 func (c *cli) scheduleHistoryCommand() *cobra.Command {
 	var limit int
 	cmd := leaf("history ID", "List what became of the nominal times",
-		`List the recorded outcomes of a schedule, the newest first. The newest 1,000, or
-those of 7 days, are kept. Adjacent times that did not fire for the same reason are
-one line.`,
+		`List what runs, what waits for that and the recorded outcomes of a schedule, those
+of the newest times first. The last 1,000 records are kept, however old they are.
+Adjacent times that did not fire for the same reason are one line.`,
 		`nolactl schedule history tick
 nolactl schedule history tick --limit 5 -o json`,
 		func(cmd *cobra.Command, args []string) error {
@@ -615,7 +615,8 @@ func (c *cli) occurrenceRow(o *nolav1.Occurrence) []string {
 func (c *cli) scheduleDeleteCommand() *cobra.Command {
 	many := bulk{do: "delete", done: "deleted", tail: " with their history"}
 	cmd := leaf("delete [ID]", "Remove schedules with their history",
-		`Remove a schedule with its history. A firing that runs is finished.`+many.help()+`
+		`Remove a schedule with its history. A firing that runs is interrupted
+and rolled back, but not what it had called.`+many.help()+`
 Schedules that somebody changed meanwhile are left alone.`,
 		`nolactl schedule delete tick --yes
 nolactl schedule delete nightly --yes -o name

@@ -1047,7 +1047,9 @@ func (x *ScheduleSpec) GetHolidayCalendar() string {
 // CronSpec is one cron expression.
 type CronSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Expression of five fields, or a macro such as "@hourly" or "@every 90s".
+	// Expression of five to seven fields, which the dialect orders, or a macro such
+	// as "@hourly" or "@every 90s". A "CRON_TZ=ZONE" or "TZ=ZONE" before them names
+	// the time zone, and what follows a # after white space is a comment.
 	Expression string      `protobuf:"bytes,1,opt,name=expression,proto3" json:"expression,omitempty"`
 	Dialect    CronDialect `protobuf:"varint,2,opt,name=dialect,proto3,enum=nola.v1.CronDialect" json:"dialect,omitempty"`
 	DayMatch   DayMatch    `protobuf:"varint,3,opt,name=day_match,json=dayMatch,proto3,enum=nola.v1.DayMatch" json:"day_match,omitempty"`
@@ -1124,17 +1126,18 @@ func (x *CronSpec) GetComment() string {
 	return ""
 }
 
-// IntervalSpec fires at the times n * every + phase since the Unix epoch.
+// IntervalSpec fires at the times origin + phase + n * every. The origin is the
+// Unix epoch, unless anchor or anchored say otherwise. Time zones have no
+// influence.
 type IntervalSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every is at least 100 ms and at most 100 years.
 	Every *durationpb.Duration `protobuf:"bytes,1,opt,name=every,proto3" json:"every,omitempty"`
 	Phase *durationpb.Duration `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
-	// Anchor is the instant from which the interval counts, forwards and
-	// backwards; not set means the Unix epoch, unless anchored is set.
+	// Anchor is the origin; the interval counts from it forwards and backwards.
 	Anchor *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=anchor,proto3" json:"anchor,omitempty"`
-	// Anchored makes the interval count from the spec's start_time or, without
-	// one, from the creation of the schedule. A preview counts from its after.
+	// Anchored makes the spec's start_time the origin or, without one, the creation
+	// of the schedule; in a preview, its after.
 	Anchored      bool `protobuf:"varint,4,opt,name=anchored,proto3" json:"anchored,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2289,7 +2292,8 @@ type Occurrence struct {
 	Count uint64 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
 	// Last_nominal_time of a range; not set for a single one.
 	LastNominalTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_nominal_time,json=lastNominalTime,proto3" json:"last_nominal_time,omitempty"`
-	// Request_id of the trigger, or the id of the backfill.
+	// Request_id of the trigger, the id of the backfill, or a name that comes from
+	// the number of the dead letter that was sent again.
 	RequestId     string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3258,7 +3262,8 @@ type TriggerScheduleRequest struct {
 	// Namespace; empty means "default".
 	Namespace  string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	ScheduleId string `protobuf:"bytes,2,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
-	// Request_id, chosen by the client, makes a retry recognisable.
+	// Request_id, chosen by the client, makes a retry recognisable: the newest 100
+	// of a schedule are remembered.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Overlap for this firing; unspecified means that of the schedule.
 	Overlap OverlapPolicy `protobuf:"varint,4,opt,name=overlap,proto3,enum=nola.v1.OverlapPolicy" json:"overlap,omitempty"`
@@ -3824,8 +3829,8 @@ type BackfillScheduleRequest struct {
 	// Overlap is BUFFER_ALL, one after the other, which unspecified means, or
 	// ALLOW_ALL.
 	Overlap OverlapPolicy `protobuf:"varint,5,opt,name=overlap,proto3,enum=nola.v1.OverlapPolicy" json:"overlap,omitempty"`
-	// Request_id, chosen by the client, makes a retry recognisable, and names the
-	// backfill.
+	// Request_id, chosen by the client, makes a retry recognisable while the
+	// backfill is remembered, and names it.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Dry_run says what would fire, and fires nothing.
 	DryRun bool `protobuf:"varint,7,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`

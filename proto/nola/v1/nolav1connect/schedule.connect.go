@@ -106,7 +106,7 @@ type ScheduleServiceClient interface {
 	// ETAG_MISMATCH; firings do not change the etag.
 	UpdateSchedule(context.Context, *connect.Request[v1.UpdateScheduleRequest]) (*connect.Response[v1.UpdateScheduleResponse], error)
 	// DeleteSchedule removes a schedule with its history. A firing that runs is
-	// finished.
+	// interrupted and rolled back, but not what it had called.
 	DeleteSchedule(context.Context, *connect.Request[v1.DeleteScheduleRequest]) (*connect.Response[v1.DeleteScheduleResponse], error)
 	// ListSchedules lists the schedules of a namespace that pass a filter, in the
 	// order of their ids or of their next due times. A page in the order of ids
@@ -119,19 +119,25 @@ type ScheduleServiceClient interface {
 	// UnpauseSchedule fires again, from the next nominal time on.
 	UnpauseSchedule(context.Context, *connect.Request[v1.UnpauseScheduleRequest]) (*connect.Response[v1.UnpauseScheduleResponse], error)
 	// TriggerSchedule fires once, now, whatever the spec says and also while
-	// paused. The same request_id again answers the occurrence that it made.
+	// paused. The same request_id again answers the occurrence that it made, while
+	// it is one of the schedule's newest 100; an older one fires again. Of one
+	// whose record has made room for newer ones, the nominal time is all that is
+	// answered.
 	TriggerSchedule(context.Context, *connect.Request[v1.TriggerScheduleRequest]) (*connect.Response[v1.TriggerScheduleResponse], error)
 	// PreviewSchedule tells when a spec would fire, without storing anything.
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
-	// ListOccurrences lists the recorded outcomes, the newest first. 1,000
-	// records or 7 days are kept; counters are kept for ever.
+	// ListOccurrences lists what runs, what is buffered and the recorded outcomes,
+	// those of the newest nominal times first. Each comes once, also if it ends
+	// between two pages. The last 1,000 records of a schedule are kept, however old
+	// they are, and its counters for ever.
 	ListOccurrences(context.Context, *connect.Request[v1.ListOccurrencesRequest]) (*connect.Response[v1.ListOccurrencesResponse], error)
 	// BackfillSchedule fires the nominal times of a range in the past again, each
 	// as an occurrence of its own, also while paused. The same request_id again
-	// answers the backfill that it made. At most 100,000 times, and 10 backfills
-	// at once.
+	// answers the backfill that it made, while ListBackfills has it; after that it
+	// makes another one. At most 100,000 times, and 10 backfills at once.
 	BackfillSchedule(context.Context, *connect.Request[v1.BackfillScheduleRequest]) (*connect.Response[v1.BackfillScheduleResponse], error)
-	// ListBackfills lists the newest 20 backfills, the newest first.
+	// ListBackfills lists the backfills that are remembered, the newest first:
+	// those that run, and the newest of those that have ended, 20 in all.
 	ListBackfills(context.Context, *connect.Request[v1.ListBackfillsRequest]) (*connect.Response[v1.ListBackfillsResponse], error)
 	GetBackfill(context.Context, *connect.Request[v1.GetBackfillRequest]) (*connect.Response[v1.GetBackfillResponse], error)
 	// CancelBackfill ends a backfill: nothing more of it starts.
@@ -422,7 +428,7 @@ type ScheduleServiceHandler interface {
 	// ETAG_MISMATCH; firings do not change the etag.
 	UpdateSchedule(context.Context, *connect.Request[v1.UpdateScheduleRequest]) (*connect.Response[v1.UpdateScheduleResponse], error)
 	// DeleteSchedule removes a schedule with its history. A firing that runs is
-	// finished.
+	// interrupted and rolled back, but not what it had called.
 	DeleteSchedule(context.Context, *connect.Request[v1.DeleteScheduleRequest]) (*connect.Response[v1.DeleteScheduleResponse], error)
 	// ListSchedules lists the schedules of a namespace that pass a filter, in the
 	// order of their ids or of their next due times. A page in the order of ids
@@ -435,19 +441,25 @@ type ScheduleServiceHandler interface {
 	// UnpauseSchedule fires again, from the next nominal time on.
 	UnpauseSchedule(context.Context, *connect.Request[v1.UnpauseScheduleRequest]) (*connect.Response[v1.UnpauseScheduleResponse], error)
 	// TriggerSchedule fires once, now, whatever the spec says and also while
-	// paused. The same request_id again answers the occurrence that it made.
+	// paused. The same request_id again answers the occurrence that it made, while
+	// it is one of the schedule's newest 100; an older one fires again. Of one
+	// whose record has made room for newer ones, the nominal time is all that is
+	// answered.
 	TriggerSchedule(context.Context, *connect.Request[v1.TriggerScheduleRequest]) (*connect.Response[v1.TriggerScheduleResponse], error)
 	// PreviewSchedule tells when a spec would fire, without storing anything.
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
-	// ListOccurrences lists the recorded outcomes, the newest first. 1,000
-	// records or 7 days are kept; counters are kept for ever.
+	// ListOccurrences lists what runs, what is buffered and the recorded outcomes,
+	// those of the newest nominal times first. Each comes once, also if it ends
+	// between two pages. The last 1,000 records of a schedule are kept, however old
+	// they are, and its counters for ever.
 	ListOccurrences(context.Context, *connect.Request[v1.ListOccurrencesRequest]) (*connect.Response[v1.ListOccurrencesResponse], error)
 	// BackfillSchedule fires the nominal times of a range in the past again, each
 	// as an occurrence of its own, also while paused. The same request_id again
-	// answers the backfill that it made. At most 100,000 times, and 10 backfills
-	// at once.
+	// answers the backfill that it made, while ListBackfills has it; after that it
+	// makes another one. At most 100,000 times, and 10 backfills at once.
 	BackfillSchedule(context.Context, *connect.Request[v1.BackfillScheduleRequest]) (*connect.Response[v1.BackfillScheduleResponse], error)
-	// ListBackfills lists the newest 20 backfills, the newest first.
+	// ListBackfills lists the backfills that are remembered, the newest first:
+	// those that run, and the newest of those that have ended, 20 in all.
 	ListBackfills(context.Context, *connect.Request[v1.ListBackfillsRequest]) (*connect.Response[v1.ListBackfillsResponse], error)
 	GetBackfill(context.Context, *connect.Request[v1.GetBackfillRequest]) (*connect.Response[v1.GetBackfillResponse], error)
 	// CancelBackfill ends a backfill: nothing more of it starts.
