@@ -90,11 +90,13 @@ func (c *cli) next(given *pflag.FlagSet, f *scheduleFlags, calendars []nola.Cale
 			return usage("", "--after: %s", err)
 		}
 	}
-	compiled, warnings, err := scheduler.Compile(specOf(wire), id, scheduler.Anchored(now), scheduler.WithCalendars(calendars...))
+	spec := specOf(wire)
+	compiled, warnings, err := scheduler.Compile(spec, id, scheduler.Anchored(now), scheduler.WithCalendars(calendars...))
 	if err != nil {
 		return err
 	}
-	res := &nolav1.PreviewScheduleResponse{Description: strings.Join(c.specText(wire), "; ")}
+	warnings = append(warnings, compiled.Warnings(now)...) // of what comes after now, which moves below
+	res := &nolav1.PreviewScheduleResponse{Description: scheduler.Describe(spec, scheduler.Seeded(id))}
 	for range count {
 		t, ok := compiled.Next(now)
 		if !ok {
@@ -107,7 +109,7 @@ func (c *cli) next(given *pflag.FlagSet, f *scheduleFlags, calendars []nola.Cale
 		res.Warnings = append(res.Warnings, &nolav1.ScheduleWarning{Code: string(w.Code), Message: w.Message})
 	}
 	if explain {
-		res.Description += fmt.Sprintf(" (time zone %s, DST gap %s, DST overlap %s)", orDefault(wire.TimeZone, "UTC"),
+		res.Description += fmt.Sprintf("; DST gap %s, DST overlap %s",
 			enumText(wire.DstGap, nolav1.DstGap_DST_GAP_SKIP), enumText(wire.DstOverlap, nolav1.DstOverlap_DST_OVERLAP_BOTH))
 		c.warn(res.Warnings)
 	}

@@ -213,6 +213,23 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestNextWarnsAsTheServerDoes: of what the times bring, not of the expression
+// alone.
+func TestNextWarnsAsTheServerDoes(t *testing.T) {
+	for code, args := range map[string][]string{
+		"BOTH_DAY_FIELDS": {"0 0 13 * fri"},
+		"DST_GAP":         {"30 2 * * *", "--tz", "Europe/Berlin"},
+		"DST_OVERLAP":     {"30 2 * * *", "--tz", "Europe/Berlin"},
+		"RARE":            {"0 0 29 2 sun", "--dialect", "temporal"},
+		"NO_MORE":         {"@daily", "--until", "2020-01-01"},
+	} {
+		args = append([]string{"schedule", "next", "--after", "2026-12-01", "--explain"}, args...)
+		if res := (session{server: "http://127.0.0.1:1"}).run(t, args...); res.code != exitOK || strings.Count(res.err, "("+code+")") != 1 {
+			t.Errorf("nolactl %q: exit code %d, want warning %s once in\n%s", args, res.code, code, res.err)
+		}
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	closed := "http://127.0.0.1:1" // a port on which nobody listens
 	wire := func(code connect.Code, reason string) *connect.Error { return failure(code, reason, "because") }
