@@ -8,7 +8,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -43,6 +45,50 @@ func everyReasonOf(t *testing.T, file string) []nola.Reason {
 		return true
 	})
 	return reasons
+}
+
+// TestEveryReasonIsGiven: no reason is promised that nothing answers with.
+func TestEveryReasonIsGiven(t *testing.T) {
+	names := map[string]bool{} // whether code outside of the two tables of reasons has it
+	look := func(file string, visit func(id *ast.Ident)) {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok {
+				visit(id)
+			}
+			return true
+		})
+	}
+	look("../errors.go", func(id *ast.Ident) {
+		if id.Name != "Reason" && strings.HasPrefix(id.Name, "Reason") {
+			names[id.Name] = false
+		}
+	})
+	err := filepath.WalkDir("..", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") || file == "../errors.go" || file == "../server/errors.go" {
+			return err
+		}
+		look(file, func(id *ast.Ident) {
+			if _, ok := names[id.Name]; ok {
+				names[id.Name] = true
+			}
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, given := range names {
+		if !given {
+			t.Errorf("nola.%s is declared, and nothing answers it", name)
+		}
+	}
+	if len(names) < 40 {
+		t.Errorf("only %d reasons were found", len(names))
+	}
 }
 
 func TestEveryReasonHasACode(t *testing.T) {

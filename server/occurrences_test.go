@@ -383,6 +383,26 @@ func TestOccurrencesOfOneInstant(t *testing.T) {
 		"0 t1 FIRED", "0 t2 FIRED", "0 t3 FIRED", "0 waits 1 FIRED", "0 waits 2 FIRED", "0 b1 FIRED", "0 b2 FIRED", "-1 b1 FIRED", "-1 b2 FIRED")
 }
 
+// TestTriggerWithoutRemainingActions: a schedule that is exhausted fires when
+// somebody asks for it, and at no time of its own.
+func TestTriggerWithoutRemainingActions(t *testing.T) {
+	a := newAlmanac(t)
+	a.hourly("put", nil)
+	_, err := a.Client.Schedules.UpdateSchedule(t.Context(), connect.NewRequest(&nolav1.UpdateScheduleRequest{
+		Schedule:   &nolav1.Schedule{ScheduleId: "a", State: &nolav1.ScheduleState{Limited: true}},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"state.limited"}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.trigger("key"); err != nil {
+		t.Fatal(err)
+	}
+	a.Advance(time.Hour)
+	a.wantHistory("a", "0 FIRED")
+	a.why(2, "EXHAUSTED")
+}
+
 // TestRecordsAreKeptHoweverOld: records make room for others, and only then.
 func TestRecordsAreKeptHoweverOld(t *testing.T) {
 	a := newAlmanac(t)

@@ -118,11 +118,11 @@ type ScheduleServiceClient interface {
 	PauseSchedule(context.Context, *connect.Request[v1.PauseScheduleRequest]) (*connect.Response[v1.PauseScheduleResponse], error)
 	// UnpauseSchedule fires again, from the next nominal time on.
 	UnpauseSchedule(context.Context, *connect.Request[v1.UnpauseScheduleRequest]) (*connect.Response[v1.UnpauseScheduleResponse], error)
-	// TriggerSchedule fires once, now, whatever the spec says and also while
-	// paused. The same request_id again answers the occurrence that it made, while
-	// it is one of the schedule's newest 100; an older one fires again. Of one
-	// whose record has made room for newer ones, the nominal time is all that is
-	// answered.
+	// TriggerSchedule fires once, now, whatever the spec says, also while paused
+	// and where no actions remain. The same request_id again answers the
+	// occurrence that it made, while it is one of the schedule's newest 100; an
+	// older one fires again. Of one whose record has made room for newer ones, the
+	// nominal time is all that is answered.
 	TriggerSchedule(context.Context, *connect.Request[v1.TriggerScheduleRequest]) (*connect.Response[v1.TriggerScheduleResponse], error)
 	// PreviewSchedule tells when a spec would fire, without storing anything.
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
@@ -440,11 +440,11 @@ type ScheduleServiceHandler interface {
 	PauseSchedule(context.Context, *connect.Request[v1.PauseScheduleRequest]) (*connect.Response[v1.PauseScheduleResponse], error)
 	// UnpauseSchedule fires again, from the next nominal time on.
 	UnpauseSchedule(context.Context, *connect.Request[v1.UnpauseScheduleRequest]) (*connect.Response[v1.UnpauseScheduleResponse], error)
-	// TriggerSchedule fires once, now, whatever the spec says and also while
-	// paused. The same request_id again answers the occurrence that it made, while
-	// it is one of the schedule's newest 100; an older one fires again. Of one
-	// whose record has made room for newer ones, the nominal time is all that is
-	// answered.
+	// TriggerSchedule fires once, now, whatever the spec says, also while paused
+	// and where no actions remain. The same request_id again answers the
+	// occurrence that it made, while it is one of the schedule's newest 100; an
+	// older one fires again. Of one whose record has made room for newer ones, the
+	// nominal time is all that is answered.
 	TriggerSchedule(context.Context, *connect.Request[v1.TriggerScheduleRequest]) (*connect.Response[v1.TriggerScheduleResponse], error)
 	// PreviewSchedule tells when a spec would fire, without storing anything.
 	PreviewSchedule(context.Context, *connect.Request[v1.PreviewScheduleRequest]) (*connect.Response[v1.PreviewScheduleResponse], error)
