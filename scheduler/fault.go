@@ -68,8 +68,8 @@ func printable(s string) string {
 }
 
 // SpecError is the refusal of a spec, with all its faults. errors.As also finds
-// the [nola.Error] in it: reason INVALID_SPEC, the same message, and the first
-// fault in its metadata.
+// the [nola.Error] in it: reason INVALID_SPEC, the same message, and in its
+// metadata the first fault and the number of all.
 type SpecError struct {
 	// Faults are never empty, in the order of the spec.
 	Faults []Fault
@@ -96,7 +96,7 @@ func (e *SpecError) Error() string {
 // Unwrap is the error that clients see.
 func (e *SpecError) Unwrap() error {
 	f := e.Faults[0]
-	meta := map[string]string{"field": f.Field}
+	meta := map[string]string{"field": f.Field, "faults": fmt.Sprint(len(e.Faults))}
 	if f.Expression != "" {
 		meta["expression"] = clip(f.Expression)
 		meta["index"] = fmt.Sprint(f.Index)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nolaproject/nola"
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
+	"github.com/nolaproject/nola/scheduler"
 )
 
 // errorDomain is the domain of every ErrorInfo.
@@ -98,9 +99,12 @@ func asNola(log *slog.Logger, err error) *nola.Error {
 	return nola.Errorf(nola.ReasonInternal, "internal error %s; the server's log says more under this id", hex.EncodeToString(id[:]))
 }
 
+// faultBytesMax bounds the SpecFaults of an error: under gRPC they are a header.
+const faultBytesMax = 8 << 10
+
 // asConnect maps err to the Connect error that clients get: the message as it
-// is, the reason and its metadata as ErrorInfo, and RetryInfo where waiting
-// helps.
+// is, the reason and its metadata as ErrorInfo, RetryInfo where waiting helps,
+// and a SpecFault for each fault of a spec.
 func asConnect(log *slog.Logger, err error) *connect.Error {
 	var done *connect.Error
 	if errors.As(err, &done) {
@@ -117,7 +121,25 @@ func asConnect(log *slog.Logger, err error) *connect.Error {
 	if e.RetryAfter > 0 {
 		add(&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	}
+	var spec *scheduler.SpecError
+	if errors.As(err, &spec) {
+		room := faultBytesMax
+		for i := range spec.Faults {
+			m := faultMessage(&spec.Faults[i])
+			if room -= proto.Size(m); room < 0 {
+				break
+			}
+			add(m)
+		}
+	}
 	return out
+}
+
+func faultMessage(f *scheduler.Fault) *nolav1.SpecFault {
+	return &nolav1.SpecFault{
+		Field: f.Field, Expression: f.Expression, Index: uint32(f.Index), Begin: uint32(f.Start), End: uint32(f.End),
+		Legal: f.Legal, Suggestion: f.Suggestion, Message: f.Message,
+	}
 }
 
 // asMessage is err as a part of an answer.

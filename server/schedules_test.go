@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -293,6 +296,70 @@ func TestUpdateSchedule(t *testing.T) {
 	}
 	_, err = w.Schedules.PauseSchedule(ctx, connect.NewRequest(&nolav1.PauseScheduleRequest{ScheduleId: "a", Until: timestamppb.New(time.Unix(1, 0))}))
 	w.want(nola.ReasonInvalidArgument, "a pause that is over", err)
+}
+
+// TestEveryFaultOfASpecIsADetail: one for each, with its place, whoever refuses
+// the spec. Of more than fit, the error tells the number.
+func TestEveryFaultOfASpecIsADetail(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	w.push("default", "keeper")
+	if _, err := w.create(yearly("a", "one"), ""); err != nil {
+		t.Fatal(err)
+	}
+	spec := func(expressions ...string) *nolav1.ScheduleSpec {
+		s := &nolav1.ScheduleSpec{Interval: []*nolav1.IntervalSpec{{Every: durationpb.New(time.Hour), Phase: durationpb.New(time.Minute)}}}
+		for _, e := range expressions {
+			s.Cron = append(s.Cron, &nolav1.CronSpec{Expression: e})
+		}
+		return s
+	}
+	faults := func(err error) (texts []string, all string) {
+		t.Helper()
+		w.want(nola.ReasonInvalidSpec, "a faulty spec", err)
+		var ce *connect.Error
+		if !errors.As(err, &ce) {
+			t.Fatalf("%v is no error of the wire", err)
+		}
+		size := 0
+		for _, d := range ce.Details() {
+			m, err := d.Value()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m := m.(type) {
+			case *errdetails.ErrorInfo:
+				all = m.GetMetadata()["faults"]
+			case *nolav1.SpecFault:
+				size += proto.Size(m)
+				texts = append(texts, fmt.Sprintf("%s %q %d", m.GetField(), m.GetExpression()[m.GetBegin():m.GetEnd()], m.GetIndex()))
+				if m.GetMessage() == "" || !strings.Contains(ce.Message(), m.GetMessage()) {
+					t.Errorf("fault %v is not in the message %q", m, ce.Message())
+				}
+			}
+		}
+		if size > 8<<10 {
+			t.Errorf("details of %d bytes", size)
+		}
+		return texts, all
+	}
+	refused := spec("0 25 * * mno", "0 3 31 13 *")
+	faulty := yearly("b", "one")
+	faulty.Spec = refused
+	_, create := w.create(faulty, "")
+	_, preview := w.Schedules.PreviewSchedule(ctx, connect.NewRequest(&nolav1.PreviewScheduleRequest{Spec: refused}))
+	update := w.update(&nolav1.Schedule{ScheduleId: "a", Spec: refused}, "spec")
+	for name, err := range map[string]error{"create": create, "preview": preview, "update": update} {
+		texts, all := faults(err)
+		if want := []string{`hour "25" 2`, `day of week "mno" 5`, `month "13" 4`}; !slices.Equal(texts, want) || all != "3" {
+			t.Errorf("%s: %s faults %q, want %q", name, all, texts, want)
+		}
+	}
+	wide := yearly("b", "one")
+	wide.Spec = spec(strings.Repeat("60,", 300) + "60 * * * *")
+	if texts, all := faults(func() error { _, err := w.create(wide, ""); return err }()); all != "50" || len(texts) == 0 || len(texts) >= 50 {
+		t.Errorf("of %s faults %d are told one by one, want some of 50", all, len(texts))
+	}
 }
 
 func TestTriggerAndOccurrences(t *testing.T) {

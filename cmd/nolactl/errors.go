@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/nolaproject/nola"
+	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 	"github.com/nolaproject/nola/scheduler"
 )
 
@@ -133,6 +134,12 @@ func (c *cli) explainRemote(e *nola.Error, err *connect.Error) *problem {
 		return c.explainTransport(e, err)
 	}
 	p := &problem{message: e.Message, reason: string(e.Reason), caret: caret(e.Metadata)}
+	if spec := faultsOf(err); len(spec.Faults) > 0 {
+		p.message, p.caret = "the spec is not legal", clean(spec.Render())
+		if all, _ := strconv.Atoi(e.Metadata["faults"]); all > len(spec.Faults) {
+			p.caret += fmt.Sprintf("\nand %d more", all-len(spec.Faults))
+		}
+	}
 	if p.message == "" {
 		p.message = "the server answered " + err.Code().String()
 	}
@@ -292,8 +299,27 @@ func (c *cli) line(words string) string {
 	return "`nolactl " + strings.TrimSpace(words) + "`"
 }
 
+// faultsOf are the faults of a spec that a server refused, to be drawn as those
+// that are found here.
+func faultsOf(err *connect.Error) scheduler.SpecError {
+	var spec scheduler.SpecError
+	for _, d := range err.Details() {
+		m, err := d.Value()
+		if err != nil {
+			continue // of a newer server
+		}
+		if f, ok := m.(*nolav1.SpecFault); ok {
+			spec.Faults = append(spec.Faults, scheduler.Fault{
+				Expression: f.Expression, Field: f.Field, Index: int(f.Index), Start: int(f.Begin), End: int(f.End),
+				Legal: f.Legal, Suggestion: f.Suggestion, Message: f.Message,
+			})
+		}
+	}
+	return spec
+}
+
 // caret draws the faulty part of an expression, from the metadata of an
-// INVALID_SPEC error.
+// INVALID_SPEC error of an older server.
 func caret(meta map[string]string) string {
 	text := meta["expression"]
 	start, err1 := strconv.Atoi(meta["start"])

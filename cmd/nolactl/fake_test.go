@@ -583,9 +583,17 @@ func (f *fake) illegal(namespace string, spec *nolav1.ScheduleSpec) error {
 	if !errors.As(err, &faulty) {
 		return nil
 	}
-	at := faulty.Faults[0]
-	return failure(connect.CodeInvalidArgument, "INVALID_SPEC", faulty.Error(),
-		"expression", at.Expression, "start", strconv.Itoa(at.Start), "end", strconv.Itoa(at.End))
+	refused := failure(connect.CodeInvalidArgument, "INVALID_SPEC", faulty.Error(), "faults", strconv.Itoa(len(faulty.Faults)))
+	for _, at := range faulty.Faults {
+		d, err := connect.NewErrorDetail(&nolav1.SpecFault{
+			Expression: at.Expression, Field: at.Field, Begin: uint32(at.Start), End: uint32(at.End), Message: at.Message, Suggestion: at.Suggestion,
+		})
+		if err != nil {
+			panic(err)
+		}
+		refused.AddDetail(d)
+	}
+	return refused
 }
 
 func (f *fake) CreateSchedule(_ context.Context, req *connect.Request[nolav1.CreateScheduleRequest]) (*connect.Response[nolav1.CreateScheduleResponse], error) {

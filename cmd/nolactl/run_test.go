@@ -166,7 +166,7 @@ func TestGolden(t *testing.T) {
 		"node-drain-undo":     "node drain n1 --undo",
 		"shard-plan":          "shard plan --dry-run",
 		"schedule-create":     "schedule create new --target counter/alice --op inc --every 90m/15m",
-		"schedule-create-bad": "schedule create new --target counter/alice --op inc --cron 0_25_*_*_*",
+		"schedule-create-bad": "schedule create new --target counter/alice --op inc --cron 0_25_*_*_mno --cron 0_3_31_13_*",
 		"schedule-describe":   "schedule describe nightly",
 		"schedule-history":    "schedule history tick",
 		"schedule-list":       "schedule list",

@@ -1126,6 +1126,121 @@ func (x *CronSpec) GetComment() string {
 	return ""
 }
 
+// SpecFault is one thing that is wrong with a spec or a policy. An error
+// INVALID_SPEC has a detail of this type for each one, in the order of the spec;
+// its message names them too. At most 50 are looked for, and metadata "faults"
+// counts them: what of the details does not fit into 8 KiB is left out.
+type SpecFault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Field names what is wrong: a field of a cron expression such as "hour", or a
+	// path into the spec or policy such as "interval[0].every".
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// Expression is the text that holds the fault, as it was sent; empty where the
+	// fault is not in a text.
+	Expression string `protobuf:"bytes,2,opt,name=expression,proto3" json:"expression,omitempty"`
+	// Index is the position of the field in the expression, from 1; 0 if the fault
+	// does not lie in one field.
+	Index uint32 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// Begin is the byte of the expression at which the offending text begins, and
+	// end the one behind it.
+	Begin uint32 `protobuf:"varint,4,opt,name=begin,proto3" json:"begin,omitempty"`
+	End   uint32 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	// Legal says what is legal there; may be empty.
+	Legal string `protobuf:"bytes,6,opt,name=legal,proto3" json:"legal,omitempty"`
+	// Suggestion is what was probably meant; may be empty.
+	Suggestion string `protobuf:"bytes,7,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
+	// Message is the whole complaint in one sentence.
+	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpecFault) Reset() {
+	*x = SpecFault{}
+	mi := &file_nola_v1_schedule_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpecFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpecFault) ProtoMessage() {}
+
+func (x *SpecFault) ProtoReflect() protoreflect.Message {
+	mi := &file_nola_v1_schedule_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpecFault.ProtoReflect.Descriptor instead.
+func (*SpecFault) Descriptor() ([]byte, []int) {
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SpecFault) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *SpecFault) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
+}
+
+func (x *SpecFault) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SpecFault) GetBegin() uint32 {
+	if x != nil {
+		return x.Begin
+	}
+	return 0
+}
+
+func (x *SpecFault) GetEnd() uint32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *SpecFault) GetLegal() string {
+	if x != nil {
+		return x.Legal
+	}
+	return ""
+}
+
+func (x *SpecFault) GetSuggestion() string {
+	if x != nil {
+		return x.Suggestion
+	}
+	return ""
+}
+
+func (x *SpecFault) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // IntervalSpec fires at the times origin + phase + n * every. The origin is the
 // Unix epoch, unless anchor or anchored say otherwise. Time zones have no
 // influence.
@@ -1145,7 +1260,7 @@ type IntervalSpec struct {
 
 func (x *IntervalSpec) Reset() {
 	*x = IntervalSpec{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[4]
+	mi := &file_nola_v1_schedule_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1272,7 @@ func (x *IntervalSpec) String() string {
 func (*IntervalSpec) ProtoMessage() {}
 
 func (x *IntervalSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[4]
+	mi := &file_nola_v1_schedule_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1285,7 @@ func (x *IntervalSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntervalSpec.ProtoReflect.Descriptor instead.
 func (*IntervalSpec) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{4}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *IntervalSpec) GetEvery() *durationpb.Duration {
@@ -1226,7 +1341,7 @@ type CalendarSpec struct {
 
 func (x *CalendarSpec) Reset() {
 	*x = CalendarSpec{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[5]
+	mi := &file_nola_v1_schedule_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1353,7 @@ func (x *CalendarSpec) String() string {
 func (*CalendarSpec) ProtoMessage() {}
 
 func (x *CalendarSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[5]
+	mi := &file_nola_v1_schedule_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1366,7 @@ func (x *CalendarSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarSpec.ProtoReflect.Descriptor instead.
 func (*CalendarSpec) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{5}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CalendarSpec) GetSecond() string {
@@ -1353,7 +1468,7 @@ type CalendarIntervalSpec struct {
 
 func (x *CalendarIntervalSpec) Reset() {
 	*x = CalendarIntervalSpec{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[6]
+	mi := &file_nola_v1_schedule_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1480,7 @@ func (x *CalendarIntervalSpec) String() string {
 func (*CalendarIntervalSpec) ProtoMessage() {}
 
 func (x *CalendarIntervalSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[6]
+	mi := &file_nola_v1_schedule_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1493,7 @@ func (x *CalendarIntervalSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarIntervalSpec.ProtoReflect.Descriptor instead.
 func (*CalendarIntervalSpec) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{6}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CalendarIntervalSpec) GetEvery() int32 {
@@ -1443,7 +1558,7 @@ type ExcludeSpec struct {
 
 func (x *ExcludeSpec) Reset() {
 	*x = ExcludeSpec{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[7]
+	mi := &file_nola_v1_schedule_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1570,7 @@ func (x *ExcludeSpec) String() string {
 func (*ExcludeSpec) ProtoMessage() {}
 
 func (x *ExcludeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[7]
+	mi := &file_nola_v1_schedule_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1583,7 @@ func (x *ExcludeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExcludeSpec.ProtoReflect.Descriptor instead.
 func (*ExcludeSpec) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{7}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExcludeSpec) GetTimes() isExcludeSpec_Times {
@@ -1558,7 +1673,7 @@ type DateRange struct {
 
 func (x *DateRange) Reset() {
 	*x = DateRange{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[8]
+	mi := &file_nola_v1_schedule_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1685,7 @@ func (x *DateRange) String() string {
 func (*DateRange) ProtoMessage() {}
 
 func (x *DateRange) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[8]
+	mi := &file_nola_v1_schedule_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1698,7 @@ func (x *DateRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DateRange.ProtoReflect.Descriptor instead.
 func (*DateRange) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{8}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DateRange) GetFrom() string {
@@ -1623,7 +1738,7 @@ type SchedulePolicy struct {
 
 func (x *SchedulePolicy) Reset() {
 	*x = SchedulePolicy{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[9]
+	mi := &file_nola_v1_schedule_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1750,7 @@ func (x *SchedulePolicy) String() string {
 func (*SchedulePolicy) ProtoMessage() {}
 
 func (x *SchedulePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[9]
+	mi := &file_nola_v1_schedule_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1763,7 @@ func (x *SchedulePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulePolicy.ProtoReflect.Descriptor instead.
 func (*SchedulePolicy) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{9}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SchedulePolicy) GetOverlap() OverlapPolicy {
@@ -1711,7 +1826,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[10]
+	mi := &file_nola_v1_schedule_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1838,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[10]
+	mi := &file_nola_v1_schedule_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1851,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{10}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RetryPolicy) GetDeadline() *durationpb.Duration {
@@ -1786,7 +1901,7 @@ type CatchupPolicy struct {
 
 func (x *CatchupPolicy) Reset() {
 	*x = CatchupPolicy{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[11]
+	mi := &file_nola_v1_schedule_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1913,7 @@ func (x *CatchupPolicy) String() string {
 func (*CatchupPolicy) ProtoMessage() {}
 
 func (x *CatchupPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[11]
+	mi := &file_nola_v1_schedule_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1926,7 @@ func (x *CatchupPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CatchupPolicy.ProtoReflect.Descriptor instead.
 func (*CatchupPolicy) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{11}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CatchupPolicy) GetMode() CatchupMode {
@@ -1863,7 +1978,7 @@ type ScheduleState struct {
 
 func (x *ScheduleState) Reset() {
 	*x = ScheduleState{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[12]
+	mi := &file_nola_v1_schedule_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1990,7 @@ func (x *ScheduleState) String() string {
 func (*ScheduleState) ProtoMessage() {}
 
 func (x *ScheduleState) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[12]
+	mi := &file_nola_v1_schedule_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2003,7 @@ func (x *ScheduleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleState.ProtoReflect.Descriptor instead.
 func (*ScheduleState) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{12}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScheduleState) GetPaused() bool {
@@ -1963,7 +2078,7 @@ type ScheduleInfo struct {
 
 func (x *ScheduleInfo) Reset() {
 	*x = ScheduleInfo{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[13]
+	mi := &file_nola_v1_schedule_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2090,7 @@ func (x *ScheduleInfo) String() string {
 func (*ScheduleInfo) ProtoMessage() {}
 
 func (x *ScheduleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[13]
+	mi := &file_nola_v1_schedule_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2103,7 @@ func (x *ScheduleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleInfo.ProtoReflect.Descriptor instead.
 func (*ScheduleInfo) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{13}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ScheduleInfo) GetNextTimes() []*timestamppb.Timestamp {
@@ -2087,7 +2202,7 @@ type ScheduleCarry struct {
 
 func (x *ScheduleCarry) Reset() {
 	*x = ScheduleCarry{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[14]
+	mi := &file_nola_v1_schedule_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2214,7 @@ func (x *ScheduleCarry) String() string {
 func (*ScheduleCarry) ProtoMessage() {}
 
 func (x *ScheduleCarry) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[14]
+	mi := &file_nola_v1_schedule_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2227,7 @@ func (x *ScheduleCarry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleCarry.ProtoReflect.Descriptor instead.
 func (*ScheduleCarry) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{14}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ScheduleCarry) GetResult() []byte {
@@ -2162,7 +2277,7 @@ type ScheduleException struct {
 
 func (x *ScheduleException) Reset() {
 	*x = ScheduleException{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[15]
+	mi := &file_nola_v1_schedule_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2289,7 @@ func (x *ScheduleException) String() string {
 func (*ScheduleException) ProtoMessage() {}
 
 func (x *ScheduleException) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[15]
+	mi := &file_nola_v1_schedule_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2302,7 @@ func (x *ScheduleException) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleException.ProtoReflect.Descriptor instead.
 func (*ScheduleException) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{15}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ScheduleException) GetNominalTime() *timestamppb.Timestamp {
@@ -2218,7 +2333,7 @@ type OutcomeCounter struct {
 
 func (x *OutcomeCounter) Reset() {
 	*x = OutcomeCounter{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[16]
+	mi := &file_nola_v1_schedule_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2345,7 @@ func (x *OutcomeCounter) String() string {
 func (*OutcomeCounter) ProtoMessage() {}
 
 func (x *OutcomeCounter) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[16]
+	mi := &file_nola_v1_schedule_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2358,7 @@ func (x *OutcomeCounter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCounter.ProtoReflect.Descriptor instead.
 func (*OutcomeCounter) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{16}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OutcomeCounter) GetOutcome() Outcome {
@@ -2301,7 +2416,7 @@ type Occurrence struct {
 
 func (x *Occurrence) Reset() {
 	*x = Occurrence{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[17]
+	mi := &file_nola_v1_schedule_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2428,7 @@ func (x *Occurrence) String() string {
 func (*Occurrence) ProtoMessage() {}
 
 func (x *Occurrence) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[17]
+	mi := &file_nola_v1_schedule_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2441,7 @@ func (x *Occurrence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occurrence.ProtoReflect.Descriptor instead.
 func (*Occurrence) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{17}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Occurrence) GetNominalTime() *timestamppb.Timestamp {
@@ -2413,7 +2528,7 @@ type ScheduleWarning struct {
 
 func (x *ScheduleWarning) Reset() {
 	*x = ScheduleWarning{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[18]
+	mi := &file_nola_v1_schedule_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2540,7 @@ func (x *ScheduleWarning) String() string {
 func (*ScheduleWarning) ProtoMessage() {}
 
 func (x *ScheduleWarning) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[18]
+	mi := &file_nola_v1_schedule_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2553,7 @@ func (x *ScheduleWarning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleWarning.ProtoReflect.Descriptor instead.
 func (*ScheduleWarning) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{18}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ScheduleWarning) GetCode() string {
@@ -2473,7 +2588,7 @@ type CreateScheduleRequest struct {
 
 func (x *CreateScheduleRequest) Reset() {
 	*x = CreateScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[19]
+	mi := &file_nola_v1_schedule_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2600,7 @@ func (x *CreateScheduleRequest) String() string {
 func (*CreateScheduleRequest) ProtoMessage() {}
 
 func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[19]
+	mi := &file_nola_v1_schedule_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2613,7 @@ func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateScheduleRequest.ProtoReflect.Descriptor instead.
 func (*CreateScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{19}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateScheduleRequest) GetSchedule() *Schedule {
@@ -2525,7 +2640,7 @@ type CreateScheduleResponse struct {
 
 func (x *CreateScheduleResponse) Reset() {
 	*x = CreateScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[20]
+	mi := &file_nola_v1_schedule_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2652,7 @@ func (x *CreateScheduleResponse) String() string {
 func (*CreateScheduleResponse) ProtoMessage() {}
 
 func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[20]
+	mi := &file_nola_v1_schedule_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2665,7 @@ func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateScheduleResponse.ProtoReflect.Descriptor instead.
 func (*CreateScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{20}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateScheduleResponse) GetSchedule() *Schedule {
@@ -2578,7 +2693,7 @@ type GetScheduleRequest struct {
 
 func (x *GetScheduleRequest) Reset() {
 	*x = GetScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[21]
+	mi := &file_nola_v1_schedule_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2705,7 @@ func (x *GetScheduleRequest) String() string {
 func (*GetScheduleRequest) ProtoMessage() {}
 
 func (x *GetScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[21]
+	mi := &file_nola_v1_schedule_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2718,7 @@ func (x *GetScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScheduleRequest.ProtoReflect.Descriptor instead.
 func (*GetScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{21}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetScheduleRequest) GetNamespace() string {
@@ -2629,7 +2744,7 @@ type GetScheduleResponse struct {
 
 func (x *GetScheduleResponse) Reset() {
 	*x = GetScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[22]
+	mi := &file_nola_v1_schedule_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2756,7 @@ func (x *GetScheduleResponse) String() string {
 func (*GetScheduleResponse) ProtoMessage() {}
 
 func (x *GetScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[22]
+	mi := &file_nola_v1_schedule_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2769,7 @@ func (x *GetScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScheduleResponse.ProtoReflect.Descriptor instead.
 func (*GetScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{22}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetScheduleResponse) GetSchedule() *Schedule {
@@ -2681,7 +2796,7 @@ type UpdateScheduleRequest struct {
 
 func (x *UpdateScheduleRequest) Reset() {
 	*x = UpdateScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[23]
+	mi := &file_nola_v1_schedule_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2808,7 @@ func (x *UpdateScheduleRequest) String() string {
 func (*UpdateScheduleRequest) ProtoMessage() {}
 
 func (x *UpdateScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[23]
+	mi := &file_nola_v1_schedule_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2821,7 @@ func (x *UpdateScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateScheduleRequest.ProtoReflect.Descriptor instead.
 func (*UpdateScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{23}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateScheduleRequest) GetSchedule() *Schedule {
@@ -2740,7 +2855,7 @@ type UpdateScheduleResponse struct {
 
 func (x *UpdateScheduleResponse) Reset() {
 	*x = UpdateScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[24]
+	mi := &file_nola_v1_schedule_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2867,7 @@ func (x *UpdateScheduleResponse) String() string {
 func (*UpdateScheduleResponse) ProtoMessage() {}
 
 func (x *UpdateScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[24]
+	mi := &file_nola_v1_schedule_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2880,7 @@ func (x *UpdateScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateScheduleResponse.ProtoReflect.Descriptor instead.
 func (*UpdateScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{24}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateScheduleResponse) GetSchedule() *Schedule {
@@ -2795,7 +2910,7 @@ type DeleteScheduleRequest struct {
 
 func (x *DeleteScheduleRequest) Reset() {
 	*x = DeleteScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[25]
+	mi := &file_nola_v1_schedule_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2922,7 @@ func (x *DeleteScheduleRequest) String() string {
 func (*DeleteScheduleRequest) ProtoMessage() {}
 
 func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[25]
+	mi := &file_nola_v1_schedule_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2935,7 @@ func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteScheduleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{25}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteScheduleRequest) GetNamespace() string {
@@ -2852,7 +2967,7 @@ type DeleteScheduleResponse struct {
 
 func (x *DeleteScheduleResponse) Reset() {
 	*x = DeleteScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[26]
+	mi := &file_nola_v1_schedule_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2979,7 @@ func (x *DeleteScheduleResponse) String() string {
 func (*DeleteScheduleResponse) ProtoMessage() {}
 
 func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[26]
+	mi := &file_nola_v1_schedule_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2992,7 @@ func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteScheduleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{26}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{27}
 }
 
 type ListSchedulesRequest struct {
@@ -2914,7 +3029,7 @@ type ListSchedulesRequest struct {
 
 func (x *ListSchedulesRequest) Reset() {
 	*x = ListSchedulesRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[27]
+	mi := &file_nola_v1_schedule_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3041,7 @@ func (x *ListSchedulesRequest) String() string {
 func (*ListSchedulesRequest) ProtoMessage() {}
 
 func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[27]
+	mi := &file_nola_v1_schedule_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3054,7 @@ func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulesRequest.ProtoReflect.Descriptor instead.
 func (*ListSchedulesRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{27}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListSchedulesRequest) GetNamespace() string {
@@ -2994,7 +3109,7 @@ type ListSchedulesResponse struct {
 
 func (x *ListSchedulesResponse) Reset() {
 	*x = ListSchedulesResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[28]
+	mi := &file_nola_v1_schedule_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3121,7 @@ func (x *ListSchedulesResponse) String() string {
 func (*ListSchedulesResponse) ProtoMessage() {}
 
 func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[28]
+	mi := &file_nola_v1_schedule_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3134,7 @@ func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulesResponse.ProtoReflect.Descriptor instead.
 func (*ListSchedulesResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{28}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListSchedulesResponse) GetSchedules() []*Schedule {
@@ -3051,7 +3166,7 @@ type PauseScheduleRequest struct {
 
 func (x *PauseScheduleRequest) Reset() {
 	*x = PauseScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[29]
+	mi := &file_nola_v1_schedule_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3178,7 @@ func (x *PauseScheduleRequest) String() string {
 func (*PauseScheduleRequest) ProtoMessage() {}
 
 func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[29]
+	mi := &file_nola_v1_schedule_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3191,7 @@ func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PauseScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{29}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PauseScheduleRequest) GetNamespace() string {
@@ -3116,7 +3231,7 @@ type PauseScheduleResponse struct {
 
 func (x *PauseScheduleResponse) Reset() {
 	*x = PauseScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[30]
+	mi := &file_nola_v1_schedule_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3243,7 @@ func (x *PauseScheduleResponse) String() string {
 func (*PauseScheduleResponse) ProtoMessage() {}
 
 func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[30]
+	mi := &file_nola_v1_schedule_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3256,7 @@ func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PauseScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{30}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PauseScheduleResponse) GetSchedule() *Schedule {
@@ -3164,7 +3279,7 @@ type UnpauseScheduleRequest struct {
 
 func (x *UnpauseScheduleRequest) Reset() {
 	*x = UnpauseScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[31]
+	mi := &file_nola_v1_schedule_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3176,7 +3291,7 @@ func (x *UnpauseScheduleRequest) String() string {
 func (*UnpauseScheduleRequest) ProtoMessage() {}
 
 func (x *UnpauseScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[31]
+	mi := &file_nola_v1_schedule_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3189,7 +3304,7 @@ func (x *UnpauseScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseScheduleRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{31}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UnpauseScheduleRequest) GetNamespace() string {
@@ -3222,7 +3337,7 @@ type UnpauseScheduleResponse struct {
 
 func (x *UnpauseScheduleResponse) Reset() {
 	*x = UnpauseScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[32]
+	mi := &file_nola_v1_schedule_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3349,7 @@ func (x *UnpauseScheduleResponse) String() string {
 func (*UnpauseScheduleResponse) ProtoMessage() {}
 
 func (x *UnpauseScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[32]
+	mi := &file_nola_v1_schedule_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3362,7 @@ func (x *UnpauseScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseScheduleResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{32}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UnpauseScheduleResponse) GetSchedule() *Schedule {
@@ -3275,7 +3390,7 @@ type TriggerScheduleRequest struct {
 
 func (x *TriggerScheduleRequest) Reset() {
 	*x = TriggerScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[33]
+	mi := &file_nola_v1_schedule_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3402,7 @@ func (x *TriggerScheduleRequest) String() string {
 func (*TriggerScheduleRequest) ProtoMessage() {}
 
 func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[33]
+	mi := &file_nola_v1_schedule_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3415,7 @@ func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerScheduleRequest.ProtoReflect.Descriptor instead.
 func (*TriggerScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{33}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TriggerScheduleRequest) GetNamespace() string {
@@ -3348,7 +3463,7 @@ type TriggerScheduleResponse struct {
 
 func (x *TriggerScheduleResponse) Reset() {
 	*x = TriggerScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[34]
+	mi := &file_nola_v1_schedule_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3475,7 @@ func (x *TriggerScheduleResponse) String() string {
 func (*TriggerScheduleResponse) ProtoMessage() {}
 
 func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[34]
+	mi := &file_nola_v1_schedule_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3488,7 @@ func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerScheduleResponse.ProtoReflect.Descriptor instead.
 func (*TriggerScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{34}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TriggerScheduleResponse) GetOccurrence() *Occurrence {
@@ -3404,7 +3519,7 @@ type PreviewScheduleRequest struct {
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[35]
+	mi := &file_nola_v1_schedule_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3416,7 +3531,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[35]
+	mi := &file_nola_v1_schedule_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3429,7 +3544,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{35}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PreviewScheduleRequest) GetSpec() *ScheduleSpec {
@@ -3494,7 +3609,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[36]
+	mi := &file_nola_v1_schedule_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +3621,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[36]
+	mi := &file_nola_v1_schedule_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +3634,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{36}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PreviewScheduleResponse) GetTimes() []*timestamppb.Timestamp {
@@ -3557,7 +3672,7 @@ type ListOccurrencesRequest struct {
 
 func (x *ListOccurrencesRequest) Reset() {
 	*x = ListOccurrencesRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[37]
+	mi := &file_nola_v1_schedule_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3569,7 +3684,7 @@ func (x *ListOccurrencesRequest) String() string {
 func (*ListOccurrencesRequest) ProtoMessage() {}
 
 func (x *ListOccurrencesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[37]
+	mi := &file_nola_v1_schedule_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3582,7 +3697,7 @@ func (x *ListOccurrencesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOccurrencesRequest.ProtoReflect.Descriptor instead.
 func (*ListOccurrencesRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{37}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListOccurrencesRequest) GetNamespace() string {
@@ -3623,7 +3738,7 @@ type ListOccurrencesResponse struct {
 
 func (x *ListOccurrencesResponse) Reset() {
 	*x = ListOccurrencesResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[38]
+	mi := &file_nola_v1_schedule_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3750,7 @@ func (x *ListOccurrencesResponse) String() string {
 func (*ListOccurrencesResponse) ProtoMessage() {}
 
 func (x *ListOccurrencesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[38]
+	mi := &file_nola_v1_schedule_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3763,7 @@ func (x *ListOccurrencesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOccurrencesResponse.ProtoReflect.Descriptor instead.
 func (*ListOccurrencesResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{38}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListOccurrencesResponse) GetOccurrences() []*Occurrence {
@@ -3692,7 +3807,7 @@ type Backfill struct {
 
 func (x *Backfill) Reset() {
 	*x = Backfill{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[39]
+	mi := &file_nola_v1_schedule_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3819,7 @@ func (x *Backfill) String() string {
 func (*Backfill) ProtoMessage() {}
 
 func (x *Backfill) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[39]
+	mi := &file_nola_v1_schedule_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3832,7 @@ func (x *Backfill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backfill.ProtoReflect.Descriptor instead.
 func (*Backfill) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{39}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Backfill) GetBackfillId() string {
@@ -3844,7 +3959,7 @@ type BackfillScheduleRequest struct {
 
 func (x *BackfillScheduleRequest) Reset() {
 	*x = BackfillScheduleRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[40]
+	mi := &file_nola_v1_schedule_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +3971,7 @@ func (x *BackfillScheduleRequest) String() string {
 func (*BackfillScheduleRequest) ProtoMessage() {}
 
 func (x *BackfillScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[40]
+	mi := &file_nola_v1_schedule_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +3984,7 @@ func (x *BackfillScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillScheduleRequest.ProtoReflect.Descriptor instead.
 func (*BackfillScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{40}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BackfillScheduleRequest) GetNamespace() string {
@@ -3947,7 +4062,7 @@ type BackfillScheduleResponse struct {
 
 func (x *BackfillScheduleResponse) Reset() {
 	*x = BackfillScheduleResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[41]
+	mi := &file_nola_v1_schedule_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3959,7 +4074,7 @@ func (x *BackfillScheduleResponse) String() string {
 func (*BackfillScheduleResponse) ProtoMessage() {}
 
 func (x *BackfillScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[41]
+	mi := &file_nola_v1_schedule_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3972,7 +4087,7 @@ func (x *BackfillScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackfillScheduleResponse.ProtoReflect.Descriptor instead.
 func (*BackfillScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{41}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BackfillScheduleResponse) GetBackfill() *Backfill {
@@ -4007,7 +4122,7 @@ type ListBackfillsRequest struct {
 
 func (x *ListBackfillsRequest) Reset() {
 	*x = ListBackfillsRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[42]
+	mi := &file_nola_v1_schedule_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4134,7 @@ func (x *ListBackfillsRequest) String() string {
 func (*ListBackfillsRequest) ProtoMessage() {}
 
 func (x *ListBackfillsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[42]
+	mi := &file_nola_v1_schedule_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4147,7 @@ func (x *ListBackfillsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackfillsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackfillsRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{42}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListBackfillsRequest) GetNamespace() string {
@@ -4058,7 +4173,7 @@ type ListBackfillsResponse struct {
 
 func (x *ListBackfillsResponse) Reset() {
 	*x = ListBackfillsResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[43]
+	mi := &file_nola_v1_schedule_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4185,7 @@ func (x *ListBackfillsResponse) String() string {
 func (*ListBackfillsResponse) ProtoMessage() {}
 
 func (x *ListBackfillsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[43]
+	mi := &file_nola_v1_schedule_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4198,7 @@ func (x *ListBackfillsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackfillsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackfillsResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{43}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListBackfillsResponse) GetBackfills() []*Backfill {
@@ -4105,7 +4220,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[44]
+	mi := &file_nola_v1_schedule_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4232,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[44]
+	mi := &file_nola_v1_schedule_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4245,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{44}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetBackfillRequest) GetNamespace() string {
@@ -4163,7 +4278,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[45]
+	mi := &file_nola_v1_schedule_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4290,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[45]
+	mi := &file_nola_v1_schedule_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4188,7 +4303,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{45}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetBackfillResponse) GetBackfill() *Backfill {
@@ -4210,7 +4325,7 @@ type CancelBackfillRequest struct {
 
 func (x *CancelBackfillRequest) Reset() {
 	*x = CancelBackfillRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[46]
+	mi := &file_nola_v1_schedule_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4222,7 +4337,7 @@ func (x *CancelBackfillRequest) String() string {
 func (*CancelBackfillRequest) ProtoMessage() {}
 
 func (x *CancelBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[46]
+	mi := &file_nola_v1_schedule_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4235,7 +4350,7 @@ func (x *CancelBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBackfillRequest.ProtoReflect.Descriptor instead.
 func (*CancelBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{46}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CancelBackfillRequest) GetNamespace() string {
@@ -4268,7 +4383,7 @@ type CancelBackfillResponse struct {
 
 func (x *CancelBackfillResponse) Reset() {
 	*x = CancelBackfillResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[47]
+	mi := &file_nola_v1_schedule_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4280,7 +4395,7 @@ func (x *CancelBackfillResponse) String() string {
 func (*CancelBackfillResponse) ProtoMessage() {}
 
 func (x *CancelBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[47]
+	mi := &file_nola_v1_schedule_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4293,7 +4408,7 @@ func (x *CancelBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBackfillResponse.ProtoReflect.Descriptor instead.
 func (*CancelBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{47}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CancelBackfillResponse) GetBackfill() *Backfill {
@@ -4315,7 +4430,7 @@ type SkipOccurrenceRequest struct {
 
 func (x *SkipOccurrenceRequest) Reset() {
 	*x = SkipOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[48]
+	mi := &file_nola_v1_schedule_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4327,7 +4442,7 @@ func (x *SkipOccurrenceRequest) String() string {
 func (*SkipOccurrenceRequest) ProtoMessage() {}
 
 func (x *SkipOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[48]
+	mi := &file_nola_v1_schedule_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4340,7 +4455,7 @@ func (x *SkipOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*SkipOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{48}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SkipOccurrenceRequest) GetNamespace() string {
@@ -4372,7 +4487,7 @@ type SkipOccurrenceResponse struct {
 
 func (x *SkipOccurrenceResponse) Reset() {
 	*x = SkipOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[49]
+	mi := &file_nola_v1_schedule_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4384,7 +4499,7 @@ func (x *SkipOccurrenceResponse) String() string {
 func (*SkipOccurrenceResponse) ProtoMessage() {}
 
 func (x *SkipOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[49]
+	mi := &file_nola_v1_schedule_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4397,7 +4512,7 @@ func (x *SkipOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*SkipOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{49}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{50}
 }
 
 type UnskipOccurrenceRequest struct {
@@ -4412,7 +4527,7 @@ type UnskipOccurrenceRequest struct {
 
 func (x *UnskipOccurrenceRequest) Reset() {
 	*x = UnskipOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[50]
+	mi := &file_nola_v1_schedule_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4539,7 @@ func (x *UnskipOccurrenceRequest) String() string {
 func (*UnskipOccurrenceRequest) ProtoMessage() {}
 
 func (x *UnskipOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[50]
+	mi := &file_nola_v1_schedule_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4552,7 @@ func (x *UnskipOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnskipOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*UnskipOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{50}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UnskipOccurrenceRequest) GetNamespace() string {
@@ -4469,7 +4584,7 @@ type UnskipOccurrenceResponse struct {
 
 func (x *UnskipOccurrenceResponse) Reset() {
 	*x = UnskipOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[51]
+	mi := &file_nola_v1_schedule_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4481,7 +4596,7 @@ func (x *UnskipOccurrenceResponse) String() string {
 func (*UnskipOccurrenceResponse) ProtoMessage() {}
 
 func (x *UnskipOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[51]
+	mi := &file_nola_v1_schedule_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4494,7 +4609,7 @@ func (x *UnskipOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnskipOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*UnskipOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{51}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{52}
 }
 
 type MoveOccurrenceRequest struct {
@@ -4511,7 +4626,7 @@ type MoveOccurrenceRequest struct {
 
 func (x *MoveOccurrenceRequest) Reset() {
 	*x = MoveOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[52]
+	mi := &file_nola_v1_schedule_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4523,7 +4638,7 @@ func (x *MoveOccurrenceRequest) String() string {
 func (*MoveOccurrenceRequest) ProtoMessage() {}
 
 func (x *MoveOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[52]
+	mi := &file_nola_v1_schedule_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4536,7 +4651,7 @@ func (x *MoveOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*MoveOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{52}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *MoveOccurrenceRequest) GetNamespace() string {
@@ -4575,7 +4690,7 @@ type MoveOccurrenceResponse struct {
 
 func (x *MoveOccurrenceResponse) Reset() {
 	*x = MoveOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[53]
+	mi := &file_nola_v1_schedule_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4587,7 +4702,7 @@ func (x *MoveOccurrenceResponse) String() string {
 func (*MoveOccurrenceResponse) ProtoMessage() {}
 
 func (x *MoveOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[53]
+	mi := &file_nola_v1_schedule_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4600,7 +4715,7 @@ func (x *MoveOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*MoveOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{53}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{54}
 }
 
 // DeadLetter is a firing that failed until the end of the retry policy.
@@ -4621,7 +4736,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[54]
+	mi := &file_nola_v1_schedule_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4633,7 +4748,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[54]
+	mi := &file_nola_v1_schedule_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4646,7 +4761,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{54}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DeadLetter) GetNumber() uint64 {
@@ -4716,7 +4831,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[55]
+	mi := &file_nola_v1_schedule_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4728,7 +4843,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[55]
+	mi := &file_nola_v1_schedule_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4741,7 +4856,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{55}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListDeadLettersRequest) GetNamespace() string {
@@ -4769,7 +4884,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[56]
+	mi := &file_nola_v1_schedule_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +4896,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[56]
+	mi := &file_nola_v1_schedule_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +4909,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{56}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -4823,7 +4938,7 @@ type RedriveDeadLetterRequest struct {
 
 func (x *RedriveDeadLetterRequest) Reset() {
 	*x = RedriveDeadLetterRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[57]
+	mi := &file_nola_v1_schedule_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4835,7 +4950,7 @@ func (x *RedriveDeadLetterRequest) String() string {
 func (*RedriveDeadLetterRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[57]
+	mi := &file_nola_v1_schedule_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4848,7 +4963,7 @@ func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{57}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RedriveDeadLetterRequest) GetNamespace() string {
@@ -4882,7 +4997,7 @@ type RedriveDeadLetterResponse struct {
 
 func (x *RedriveDeadLetterResponse) Reset() {
 	*x = RedriveDeadLetterResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[58]
+	mi := &file_nola_v1_schedule_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4894,7 +5009,7 @@ func (x *RedriveDeadLetterResponse) String() string {
 func (*RedriveDeadLetterResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[58]
+	mi := &file_nola_v1_schedule_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4907,7 +5022,7 @@ func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{58}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RedriveDeadLetterResponse) GetOccurrence() *Occurrence {
@@ -4929,7 +5044,7 @@ type ExplainOccurrenceRequest struct {
 
 func (x *ExplainOccurrenceRequest) Reset() {
 	*x = ExplainOccurrenceRequest{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[59]
+	mi := &file_nola_v1_schedule_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4941,7 +5056,7 @@ func (x *ExplainOccurrenceRequest) String() string {
 func (*ExplainOccurrenceRequest) ProtoMessage() {}
 
 func (x *ExplainOccurrenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[59]
+	mi := &file_nola_v1_schedule_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4954,7 +5069,7 @@ func (x *ExplainOccurrenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainOccurrenceRequest.ProtoReflect.Descriptor instead.
 func (*ExplainOccurrenceRequest) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{59}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExplainOccurrenceRequest) GetNamespace() string {
@@ -4994,7 +5109,7 @@ type ExplainOccurrenceResponse struct {
 
 func (x *ExplainOccurrenceResponse) Reset() {
 	*x = ExplainOccurrenceResponse{}
-	mi := &file_nola_v1_schedule_proto_msgTypes[60]
+	mi := &file_nola_v1_schedule_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5006,7 +5121,7 @@ func (x *ExplainOccurrenceResponse) String() string {
 func (*ExplainOccurrenceResponse) ProtoMessage() {}
 
 func (x *ExplainOccurrenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nola_v1_schedule_proto_msgTypes[60]
+	mi := &file_nola_v1_schedule_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5019,7 +5134,7 @@ func (x *ExplainOccurrenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainOccurrenceResponse.ProtoReflect.Descriptor instead.
 func (*ExplainOccurrenceResponse) Descriptor() ([]byte, []int) {
-	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{60}
+	return file_nola_v1_schedule_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ExplainOccurrenceResponse) GetNominalTime() *timestamppb.Timestamp {
@@ -5101,7 +5216,20 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\adialect\x18\x02 \x01(\x0e2\x14.nola.v1.CronDialectB\b\xbaH\x05\x82\x01\x02\x10\x01R\adialect\x128\n" +
 	"\tday_match\x18\x03 \x01(\x0e2\x11.nola.v1.DayMatchB\b\xbaH\x05\x82\x01\x02\x10\x01R\bdayMatch\x12%\n" +
 	"\ttime_zone\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\btimeZone\x12\"\n" +
-	"\acomment\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\acomment\"\xf9\x02\n" +
+	"\acomment\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\acomment\"\xcf\x01\n" +
+	"\tSpecFault\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x1e\n" +
+	"\n" +
+	"expression\x18\x02 \x01(\tR\n" +
+	"expression\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\x12\x14\n" +
+	"\x05begin\x18\x04 \x01(\rR\x05begin\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\rR\x03end\x12\x14\n" +
+	"\x05legal\x18\x06 \x01(\tR\x05legal\x12\x1e\n" +
+	"\n" +
+	"suggestion\x18\a \x01(\tR\n" +
+	"suggestion\x12\x18\n" +
+	"\amessage\x18\b \x01(\tR\amessage\"\xf9\x02\n" +
 	"\fIntervalSpec\x12I\n" +
 	"\x05every\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x18\xbaH\x15\xc8\x01\x01\xaa\x01\x0f\"\x06\b\x80\xa7\xe4\xe0\v2\x05\x10\x80\xc2\xd7/R\x05every\x129\n" +
 	"\x05phase\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x05phase\x12K\n" +
@@ -5548,7 +5676,7 @@ func file_nola_v1_schedule_proto_rawDescGZIP() []byte {
 }
 
 var file_nola_v1_schedule_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_nola_v1_schedule_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_nola_v1_schedule_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_nola_v1_schedule_proto_goTypes = []any{
 	(CronDialect)(0),                  // 0: nola.v1.CronDialect
 	(DayMatch)(0),                     // 1: nola.v1.DayMatch
@@ -5565,225 +5693,226 @@ var file_nola_v1_schedule_proto_goTypes = []any{
 	(*ScheduleTarget)(nil),            // 12: nola.v1.ScheduleTarget
 	(*ScheduleSpec)(nil),              // 13: nola.v1.ScheduleSpec
 	(*CronSpec)(nil),                  // 14: nola.v1.CronSpec
-	(*IntervalSpec)(nil),              // 15: nola.v1.IntervalSpec
-	(*CalendarSpec)(nil),              // 16: nola.v1.CalendarSpec
-	(*CalendarIntervalSpec)(nil),      // 17: nola.v1.CalendarIntervalSpec
-	(*ExcludeSpec)(nil),               // 18: nola.v1.ExcludeSpec
-	(*DateRange)(nil),                 // 19: nola.v1.DateRange
-	(*SchedulePolicy)(nil),            // 20: nola.v1.SchedulePolicy
-	(*RetryPolicy)(nil),               // 21: nola.v1.RetryPolicy
-	(*CatchupPolicy)(nil),             // 22: nola.v1.CatchupPolicy
-	(*ScheduleState)(nil),             // 23: nola.v1.ScheduleState
-	(*ScheduleInfo)(nil),              // 24: nola.v1.ScheduleInfo
-	(*ScheduleCarry)(nil),             // 25: nola.v1.ScheduleCarry
-	(*ScheduleException)(nil),         // 26: nola.v1.ScheduleException
-	(*OutcomeCounter)(nil),            // 27: nola.v1.OutcomeCounter
-	(*Occurrence)(nil),                // 28: nola.v1.Occurrence
-	(*ScheduleWarning)(nil),           // 29: nola.v1.ScheduleWarning
-	(*CreateScheduleRequest)(nil),     // 30: nola.v1.CreateScheduleRequest
-	(*CreateScheduleResponse)(nil),    // 31: nola.v1.CreateScheduleResponse
-	(*GetScheduleRequest)(nil),        // 32: nola.v1.GetScheduleRequest
-	(*GetScheduleResponse)(nil),       // 33: nola.v1.GetScheduleResponse
-	(*UpdateScheduleRequest)(nil),     // 34: nola.v1.UpdateScheduleRequest
-	(*UpdateScheduleResponse)(nil),    // 35: nola.v1.UpdateScheduleResponse
-	(*DeleteScheduleRequest)(nil),     // 36: nola.v1.DeleteScheduleRequest
-	(*DeleteScheduleResponse)(nil),    // 37: nola.v1.DeleteScheduleResponse
-	(*ListSchedulesRequest)(nil),      // 38: nola.v1.ListSchedulesRequest
-	(*ListSchedulesResponse)(nil),     // 39: nola.v1.ListSchedulesResponse
-	(*PauseScheduleRequest)(nil),      // 40: nola.v1.PauseScheduleRequest
-	(*PauseScheduleResponse)(nil),     // 41: nola.v1.PauseScheduleResponse
-	(*UnpauseScheduleRequest)(nil),    // 42: nola.v1.UnpauseScheduleRequest
-	(*UnpauseScheduleResponse)(nil),   // 43: nola.v1.UnpauseScheduleResponse
-	(*TriggerScheduleRequest)(nil),    // 44: nola.v1.TriggerScheduleRequest
-	(*TriggerScheduleResponse)(nil),   // 45: nola.v1.TriggerScheduleResponse
-	(*PreviewScheduleRequest)(nil),    // 46: nola.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil),   // 47: nola.v1.PreviewScheduleResponse
-	(*ListOccurrencesRequest)(nil),    // 48: nola.v1.ListOccurrencesRequest
-	(*ListOccurrencesResponse)(nil),   // 49: nola.v1.ListOccurrencesResponse
-	(*Backfill)(nil),                  // 50: nola.v1.Backfill
-	(*BackfillScheduleRequest)(nil),   // 51: nola.v1.BackfillScheduleRequest
-	(*BackfillScheduleResponse)(nil),  // 52: nola.v1.BackfillScheduleResponse
-	(*ListBackfillsRequest)(nil),      // 53: nola.v1.ListBackfillsRequest
-	(*ListBackfillsResponse)(nil),     // 54: nola.v1.ListBackfillsResponse
-	(*GetBackfillRequest)(nil),        // 55: nola.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),       // 56: nola.v1.GetBackfillResponse
-	(*CancelBackfillRequest)(nil),     // 57: nola.v1.CancelBackfillRequest
-	(*CancelBackfillResponse)(nil),    // 58: nola.v1.CancelBackfillResponse
-	(*SkipOccurrenceRequest)(nil),     // 59: nola.v1.SkipOccurrenceRequest
-	(*SkipOccurrenceResponse)(nil),    // 60: nola.v1.SkipOccurrenceResponse
-	(*UnskipOccurrenceRequest)(nil),   // 61: nola.v1.UnskipOccurrenceRequest
-	(*UnskipOccurrenceResponse)(nil),  // 62: nola.v1.UnskipOccurrenceResponse
-	(*MoveOccurrenceRequest)(nil),     // 63: nola.v1.MoveOccurrenceRequest
-	(*MoveOccurrenceResponse)(nil),    // 64: nola.v1.MoveOccurrenceResponse
-	(*DeadLetter)(nil),                // 65: nola.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),    // 66: nola.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 67: nola.v1.ListDeadLettersResponse
-	(*RedriveDeadLetterRequest)(nil),  // 68: nola.v1.RedriveDeadLetterRequest
-	(*RedriveDeadLetterResponse)(nil), // 69: nola.v1.RedriveDeadLetterResponse
-	(*ExplainOccurrenceRequest)(nil),  // 70: nola.v1.ExplainOccurrenceRequest
-	(*ExplainOccurrenceResponse)(nil), // 71: nola.v1.ExplainOccurrenceResponse
-	nil,                               // 72: nola.v1.Schedule.LabelsEntry
-	(*ActorRef)(nil),                  // 73: nola.v1.ActorRef
-	(*timestamppb.Timestamp)(nil),     // 74: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 75: google.protobuf.Duration
-	(*Error)(nil),                     // 76: nola.v1.Error
-	(*fieldmaskpb.FieldMask)(nil),     // 77: google.protobuf.FieldMask
+	(*SpecFault)(nil),                 // 15: nola.v1.SpecFault
+	(*IntervalSpec)(nil),              // 16: nola.v1.IntervalSpec
+	(*CalendarSpec)(nil),              // 17: nola.v1.CalendarSpec
+	(*CalendarIntervalSpec)(nil),      // 18: nola.v1.CalendarIntervalSpec
+	(*ExcludeSpec)(nil),               // 19: nola.v1.ExcludeSpec
+	(*DateRange)(nil),                 // 20: nola.v1.DateRange
+	(*SchedulePolicy)(nil),            // 21: nola.v1.SchedulePolicy
+	(*RetryPolicy)(nil),               // 22: nola.v1.RetryPolicy
+	(*CatchupPolicy)(nil),             // 23: nola.v1.CatchupPolicy
+	(*ScheduleState)(nil),             // 24: nola.v1.ScheduleState
+	(*ScheduleInfo)(nil),              // 25: nola.v1.ScheduleInfo
+	(*ScheduleCarry)(nil),             // 26: nola.v1.ScheduleCarry
+	(*ScheduleException)(nil),         // 27: nola.v1.ScheduleException
+	(*OutcomeCounter)(nil),            // 28: nola.v1.OutcomeCounter
+	(*Occurrence)(nil),                // 29: nola.v1.Occurrence
+	(*ScheduleWarning)(nil),           // 30: nola.v1.ScheduleWarning
+	(*CreateScheduleRequest)(nil),     // 31: nola.v1.CreateScheduleRequest
+	(*CreateScheduleResponse)(nil),    // 32: nola.v1.CreateScheduleResponse
+	(*GetScheduleRequest)(nil),        // 33: nola.v1.GetScheduleRequest
+	(*GetScheduleResponse)(nil),       // 34: nola.v1.GetScheduleResponse
+	(*UpdateScheduleRequest)(nil),     // 35: nola.v1.UpdateScheduleRequest
+	(*UpdateScheduleResponse)(nil),    // 36: nola.v1.UpdateScheduleResponse
+	(*DeleteScheduleRequest)(nil),     // 37: nola.v1.DeleteScheduleRequest
+	(*DeleteScheduleResponse)(nil),    // 38: nola.v1.DeleteScheduleResponse
+	(*ListSchedulesRequest)(nil),      // 39: nola.v1.ListSchedulesRequest
+	(*ListSchedulesResponse)(nil),     // 40: nola.v1.ListSchedulesResponse
+	(*PauseScheduleRequest)(nil),      // 41: nola.v1.PauseScheduleRequest
+	(*PauseScheduleResponse)(nil),     // 42: nola.v1.PauseScheduleResponse
+	(*UnpauseScheduleRequest)(nil),    // 43: nola.v1.UnpauseScheduleRequest
+	(*UnpauseScheduleResponse)(nil),   // 44: nola.v1.UnpauseScheduleResponse
+	(*TriggerScheduleRequest)(nil),    // 45: nola.v1.TriggerScheduleRequest
+	(*TriggerScheduleResponse)(nil),   // 46: nola.v1.TriggerScheduleResponse
+	(*PreviewScheduleRequest)(nil),    // 47: nola.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil),   // 48: nola.v1.PreviewScheduleResponse
+	(*ListOccurrencesRequest)(nil),    // 49: nola.v1.ListOccurrencesRequest
+	(*ListOccurrencesResponse)(nil),   // 50: nola.v1.ListOccurrencesResponse
+	(*Backfill)(nil),                  // 51: nola.v1.Backfill
+	(*BackfillScheduleRequest)(nil),   // 52: nola.v1.BackfillScheduleRequest
+	(*BackfillScheduleResponse)(nil),  // 53: nola.v1.BackfillScheduleResponse
+	(*ListBackfillsRequest)(nil),      // 54: nola.v1.ListBackfillsRequest
+	(*ListBackfillsResponse)(nil),     // 55: nola.v1.ListBackfillsResponse
+	(*GetBackfillRequest)(nil),        // 56: nola.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),       // 57: nola.v1.GetBackfillResponse
+	(*CancelBackfillRequest)(nil),     // 58: nola.v1.CancelBackfillRequest
+	(*CancelBackfillResponse)(nil),    // 59: nola.v1.CancelBackfillResponse
+	(*SkipOccurrenceRequest)(nil),     // 60: nola.v1.SkipOccurrenceRequest
+	(*SkipOccurrenceResponse)(nil),    // 61: nola.v1.SkipOccurrenceResponse
+	(*UnskipOccurrenceRequest)(nil),   // 62: nola.v1.UnskipOccurrenceRequest
+	(*UnskipOccurrenceResponse)(nil),  // 63: nola.v1.UnskipOccurrenceResponse
+	(*MoveOccurrenceRequest)(nil),     // 64: nola.v1.MoveOccurrenceRequest
+	(*MoveOccurrenceResponse)(nil),    // 65: nola.v1.MoveOccurrenceResponse
+	(*DeadLetter)(nil),                // 66: nola.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),    // 67: nola.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 68: nola.v1.ListDeadLettersResponse
+	(*RedriveDeadLetterRequest)(nil),  // 69: nola.v1.RedriveDeadLetterRequest
+	(*RedriveDeadLetterResponse)(nil), // 70: nola.v1.RedriveDeadLetterResponse
+	(*ExplainOccurrenceRequest)(nil),  // 71: nola.v1.ExplainOccurrenceRequest
+	(*ExplainOccurrenceResponse)(nil), // 72: nola.v1.ExplainOccurrenceResponse
+	nil,                               // 73: nola.v1.Schedule.LabelsEntry
+	(*ActorRef)(nil),                  // 74: nola.v1.ActorRef
+	(*timestamppb.Timestamp)(nil),     // 75: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 76: google.protobuf.Duration
+	(*Error)(nil),                     // 77: nola.v1.Error
+	(*fieldmaskpb.FieldMask)(nil),     // 78: google.protobuf.FieldMask
 }
 var file_nola_v1_schedule_proto_depIdxs = []int32{
 	12,  // 0: nola.v1.Schedule.target:type_name -> nola.v1.ScheduleTarget
 	13,  // 1: nola.v1.Schedule.spec:type_name -> nola.v1.ScheduleSpec
-	20,  // 2: nola.v1.Schedule.policy:type_name -> nola.v1.SchedulePolicy
-	23,  // 3: nola.v1.Schedule.state:type_name -> nola.v1.ScheduleState
-	72,  // 4: nola.v1.Schedule.labels:type_name -> nola.v1.Schedule.LabelsEntry
-	24,  // 5: nola.v1.Schedule.info:type_name -> nola.v1.ScheduleInfo
-	73,  // 6: nola.v1.ScheduleTarget.actor:type_name -> nola.v1.ActorRef
+	21,  // 2: nola.v1.Schedule.policy:type_name -> nola.v1.SchedulePolicy
+	24,  // 3: nola.v1.Schedule.state:type_name -> nola.v1.ScheduleState
+	73,  // 4: nola.v1.Schedule.labels:type_name -> nola.v1.Schedule.LabelsEntry
+	25,  // 5: nola.v1.Schedule.info:type_name -> nola.v1.ScheduleInfo
+	74,  // 6: nola.v1.ScheduleTarget.actor:type_name -> nola.v1.ActorRef
 	14,  // 7: nola.v1.ScheduleSpec.cron:type_name -> nola.v1.CronSpec
-	16,  // 8: nola.v1.ScheduleSpec.calendar:type_name -> nola.v1.CalendarSpec
-	15,  // 9: nola.v1.ScheduleSpec.interval:type_name -> nola.v1.IntervalSpec
-	74,  // 10: nola.v1.ScheduleSpec.at:type_name -> google.protobuf.Timestamp
-	18,  // 11: nola.v1.ScheduleSpec.exclude:type_name -> nola.v1.ExcludeSpec
-	74,  // 12: nola.v1.ScheduleSpec.start_time:type_name -> google.protobuf.Timestamp
-	74,  // 13: nola.v1.ScheduleSpec.end_time:type_name -> google.protobuf.Timestamp
-	75,  // 14: nola.v1.ScheduleSpec.jitter:type_name -> google.protobuf.Duration
+	17,  // 8: nola.v1.ScheduleSpec.calendar:type_name -> nola.v1.CalendarSpec
+	16,  // 9: nola.v1.ScheduleSpec.interval:type_name -> nola.v1.IntervalSpec
+	75,  // 10: nola.v1.ScheduleSpec.at:type_name -> google.protobuf.Timestamp
+	19,  // 11: nola.v1.ScheduleSpec.exclude:type_name -> nola.v1.ExcludeSpec
+	75,  // 12: nola.v1.ScheduleSpec.start_time:type_name -> google.protobuf.Timestamp
+	75,  // 13: nola.v1.ScheduleSpec.end_time:type_name -> google.protobuf.Timestamp
+	76,  // 14: nola.v1.ScheduleSpec.jitter:type_name -> google.protobuf.Duration
 	2,   // 15: nola.v1.ScheduleSpec.dst_gap:type_name -> nola.v1.DstGap
 	3,   // 16: nola.v1.ScheduleSpec.dst_overlap:type_name -> nola.v1.DstOverlap
-	17,  // 17: nola.v1.ScheduleSpec.calendar_interval:type_name -> nola.v1.CalendarIntervalSpec
+	18,  // 17: nola.v1.ScheduleSpec.calendar_interval:type_name -> nola.v1.CalendarIntervalSpec
 	0,   // 18: nola.v1.CronSpec.dialect:type_name -> nola.v1.CronDialect
 	1,   // 19: nola.v1.CronSpec.day_match:type_name -> nola.v1.DayMatch
-	75,  // 20: nola.v1.IntervalSpec.every:type_name -> google.protobuf.Duration
-	75,  // 21: nola.v1.IntervalSpec.phase:type_name -> google.protobuf.Duration
-	74,  // 22: nola.v1.IntervalSpec.anchor:type_name -> google.protobuf.Timestamp
+	76,  // 20: nola.v1.IntervalSpec.every:type_name -> google.protobuf.Duration
+	76,  // 21: nola.v1.IntervalSpec.phase:type_name -> google.protobuf.Duration
+	75,  // 22: nola.v1.IntervalSpec.anchor:type_name -> google.protobuf.Timestamp
 	0,   // 23: nola.v1.CalendarSpec.dialect:type_name -> nola.v1.CronDialect
 	1,   // 24: nola.v1.CalendarSpec.day_match:type_name -> nola.v1.DayMatch
 	8,   // 25: nola.v1.CalendarIntervalSpec.unit:type_name -> nola.v1.CalendarUnit
-	75,  // 26: nola.v1.CalendarIntervalSpec.at:type_name -> google.protobuf.Duration
-	16,  // 27: nola.v1.ExcludeSpec.calendar:type_name -> nola.v1.CalendarSpec
-	19,  // 28: nola.v1.ExcludeSpec.dates:type_name -> nola.v1.DateRange
+	76,  // 26: nola.v1.CalendarIntervalSpec.at:type_name -> google.protobuf.Duration
+	17,  // 27: nola.v1.ExcludeSpec.calendar:type_name -> nola.v1.CalendarSpec
+	20,  // 28: nola.v1.ExcludeSpec.dates:type_name -> nola.v1.DateRange
 	4,   // 29: nola.v1.SchedulePolicy.overlap:type_name -> nola.v1.OverlapPolicy
-	22,  // 30: nola.v1.SchedulePolicy.catchup:type_name -> nola.v1.CatchupPolicy
-	21,  // 31: nola.v1.SchedulePolicy.retry:type_name -> nola.v1.RetryPolicy
-	75,  // 32: nola.v1.RetryPolicy.deadline:type_name -> google.protobuf.Duration
-	75,  // 33: nola.v1.RetryPolicy.backoff_min:type_name -> google.protobuf.Duration
-	75,  // 34: nola.v1.RetryPolicy.backoff_max:type_name -> google.protobuf.Duration
+	23,  // 30: nola.v1.SchedulePolicy.catchup:type_name -> nola.v1.CatchupPolicy
+	22,  // 31: nola.v1.SchedulePolicy.retry:type_name -> nola.v1.RetryPolicy
+	76,  // 32: nola.v1.RetryPolicy.deadline:type_name -> google.protobuf.Duration
+	76,  // 33: nola.v1.RetryPolicy.backoff_min:type_name -> google.protobuf.Duration
+	76,  // 34: nola.v1.RetryPolicy.backoff_max:type_name -> google.protobuf.Duration
 	5,   // 35: nola.v1.CatchupPolicy.mode:type_name -> nola.v1.CatchupMode
-	75,  // 36: nola.v1.CatchupPolicy.window:type_name -> google.protobuf.Duration
-	75,  // 37: nola.v1.CatchupPolicy.spacing:type_name -> google.protobuf.Duration
-	74,  // 38: nola.v1.ScheduleState.paused_until:type_name -> google.protobuf.Timestamp
-	74,  // 39: nola.v1.ScheduleInfo.next_times:type_name -> google.protobuf.Timestamp
-	28,  // 40: nola.v1.ScheduleInfo.recent:type_name -> nola.v1.Occurrence
-	28,  // 41: nola.v1.ScheduleInfo.running:type_name -> nola.v1.Occurrence
-	27,  // 42: nola.v1.ScheduleInfo.counters:type_name -> nola.v1.OutcomeCounter
-	74,  // 43: nola.v1.ScheduleInfo.created:type_name -> google.protobuf.Timestamp
-	74,  // 44: nola.v1.ScheduleInfo.updated:type_name -> google.protobuf.Timestamp
-	28,  // 45: nola.v1.ScheduleInfo.buffered:type_name -> nola.v1.Occurrence
-	26,  // 46: nola.v1.ScheduleInfo.exceptions:type_name -> nola.v1.ScheduleException
-	25,  // 47: nola.v1.ScheduleInfo.carry:type_name -> nola.v1.ScheduleCarry
-	74,  // 48: nola.v1.ScheduleCarry.result_time:type_name -> google.protobuf.Timestamp
-	74,  // 49: nola.v1.ScheduleCarry.error_time:type_name -> google.protobuf.Timestamp
-	74,  // 50: nola.v1.ScheduleException.nominal_time:type_name -> google.protobuf.Timestamp
-	74,  // 51: nola.v1.ScheduleException.moved_to:type_name -> google.protobuf.Timestamp
+	76,  // 36: nola.v1.CatchupPolicy.window:type_name -> google.protobuf.Duration
+	76,  // 37: nola.v1.CatchupPolicy.spacing:type_name -> google.protobuf.Duration
+	75,  // 38: nola.v1.ScheduleState.paused_until:type_name -> google.protobuf.Timestamp
+	75,  // 39: nola.v1.ScheduleInfo.next_times:type_name -> google.protobuf.Timestamp
+	29,  // 40: nola.v1.ScheduleInfo.recent:type_name -> nola.v1.Occurrence
+	29,  // 41: nola.v1.ScheduleInfo.running:type_name -> nola.v1.Occurrence
+	28,  // 42: nola.v1.ScheduleInfo.counters:type_name -> nola.v1.OutcomeCounter
+	75,  // 43: nola.v1.ScheduleInfo.created:type_name -> google.protobuf.Timestamp
+	75,  // 44: nola.v1.ScheduleInfo.updated:type_name -> google.protobuf.Timestamp
+	29,  // 45: nola.v1.ScheduleInfo.buffered:type_name -> nola.v1.Occurrence
+	27,  // 46: nola.v1.ScheduleInfo.exceptions:type_name -> nola.v1.ScheduleException
+	26,  // 47: nola.v1.ScheduleInfo.carry:type_name -> nola.v1.ScheduleCarry
+	75,  // 48: nola.v1.ScheduleCarry.result_time:type_name -> google.protobuf.Timestamp
+	75,  // 49: nola.v1.ScheduleCarry.error_time:type_name -> google.protobuf.Timestamp
+	75,  // 50: nola.v1.ScheduleException.nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 51: nola.v1.ScheduleException.moved_to:type_name -> google.protobuf.Timestamp
 	7,   // 52: nola.v1.OutcomeCounter.outcome:type_name -> nola.v1.Outcome
-	74,  // 53: nola.v1.OutcomeCounter.first_time:type_name -> google.protobuf.Timestamp
-	74,  // 54: nola.v1.OutcomeCounter.last_time:type_name -> google.protobuf.Timestamp
-	74,  // 55: nola.v1.Occurrence.nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 53: nola.v1.OutcomeCounter.first_time:type_name -> google.protobuf.Timestamp
+	75,  // 54: nola.v1.OutcomeCounter.last_time:type_name -> google.protobuf.Timestamp
+	75,  // 55: nola.v1.Occurrence.nominal_time:type_name -> google.protobuf.Timestamp
 	6,   // 56: nola.v1.Occurrence.kind:type_name -> nola.v1.OccurrenceKind
 	7,   // 57: nola.v1.Occurrence.outcome:type_name -> nola.v1.Outcome
-	74,  // 58: nola.v1.Occurrence.start_time:type_name -> google.protobuf.Timestamp
-	74,  // 59: nola.v1.Occurrence.end_time:type_name -> google.protobuf.Timestamp
-	76,  // 60: nola.v1.Occurrence.error:type_name -> nola.v1.Error
-	74,  // 61: nola.v1.Occurrence.last_nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 58: nola.v1.Occurrence.start_time:type_name -> google.protobuf.Timestamp
+	75,  // 59: nola.v1.Occurrence.end_time:type_name -> google.protobuf.Timestamp
+	77,  // 60: nola.v1.Occurrence.error:type_name -> nola.v1.Error
+	75,  // 61: nola.v1.Occurrence.last_nominal_time:type_name -> google.protobuf.Timestamp
 	11,  // 62: nola.v1.CreateScheduleRequest.schedule:type_name -> nola.v1.Schedule
 	11,  // 63: nola.v1.CreateScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	29,  // 64: nola.v1.CreateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
+	30,  // 64: nola.v1.CreateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
 	11,  // 65: nola.v1.GetScheduleResponse.schedule:type_name -> nola.v1.Schedule
 	11,  // 66: nola.v1.UpdateScheduleRequest.schedule:type_name -> nola.v1.Schedule
-	77,  // 67: nola.v1.UpdateScheduleRequest.update_mask:type_name -> google.protobuf.FieldMask
+	78,  // 67: nola.v1.UpdateScheduleRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11,  // 68: nola.v1.UpdateScheduleResponse.schedule:type_name -> nola.v1.Schedule
-	29,  // 69: nola.v1.UpdateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
+	30,  // 69: nola.v1.UpdateScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
 	9,   // 70: nola.v1.ListSchedulesRequest.order:type_name -> nola.v1.ScheduleOrder
 	11,  // 71: nola.v1.ListSchedulesResponse.schedules:type_name -> nola.v1.Schedule
-	74,  // 72: nola.v1.PauseScheduleRequest.until:type_name -> google.protobuf.Timestamp
+	75,  // 72: nola.v1.PauseScheduleRequest.until:type_name -> google.protobuf.Timestamp
 	11,  // 73: nola.v1.PauseScheduleResponse.schedule:type_name -> nola.v1.Schedule
 	11,  // 74: nola.v1.UnpauseScheduleResponse.schedule:type_name -> nola.v1.Schedule
 	4,   // 75: nola.v1.TriggerScheduleRequest.overlap:type_name -> nola.v1.OverlapPolicy
-	28,  // 76: nola.v1.TriggerScheduleResponse.occurrence:type_name -> nola.v1.Occurrence
+	29,  // 76: nola.v1.TriggerScheduleResponse.occurrence:type_name -> nola.v1.Occurrence
 	13,  // 77: nola.v1.PreviewScheduleRequest.spec:type_name -> nola.v1.ScheduleSpec
-	74,  // 78: nola.v1.PreviewScheduleRequest.after:type_name -> google.protobuf.Timestamp
-	74,  // 79: nola.v1.PreviewScheduleRequest.until:type_name -> google.protobuf.Timestamp
-	20,  // 80: nola.v1.PreviewScheduleRequest.policy:type_name -> nola.v1.SchedulePolicy
-	74,  // 81: nola.v1.PreviewScheduleResponse.times:type_name -> google.protobuf.Timestamp
-	29,  // 82: nola.v1.PreviewScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
-	28,  // 83: nola.v1.ListOccurrencesResponse.occurrences:type_name -> nola.v1.Occurrence
-	74,  // 84: nola.v1.Backfill.start_time:type_name -> google.protobuf.Timestamp
-	74,  // 85: nola.v1.Backfill.end_time:type_name -> google.protobuf.Timestamp
+	75,  // 78: nola.v1.PreviewScheduleRequest.after:type_name -> google.protobuf.Timestamp
+	75,  // 79: nola.v1.PreviewScheduleRequest.until:type_name -> google.protobuf.Timestamp
+	21,  // 80: nola.v1.PreviewScheduleRequest.policy:type_name -> nola.v1.SchedulePolicy
+	75,  // 81: nola.v1.PreviewScheduleResponse.times:type_name -> google.protobuf.Timestamp
+	30,  // 82: nola.v1.PreviewScheduleResponse.warnings:type_name -> nola.v1.ScheduleWarning
+	29,  // 83: nola.v1.ListOccurrencesResponse.occurrences:type_name -> nola.v1.Occurrence
+	75,  // 84: nola.v1.Backfill.start_time:type_name -> google.protobuf.Timestamp
+	75,  // 85: nola.v1.Backfill.end_time:type_name -> google.protobuf.Timestamp
 	4,   // 86: nola.v1.Backfill.overlap:type_name -> nola.v1.OverlapPolicy
 	10,  // 87: nola.v1.Backfill.state:type_name -> nola.v1.BackfillState
-	74,  // 88: nola.v1.Backfill.last_nominal_time:type_name -> google.protobuf.Timestamp
-	74,  // 89: nola.v1.Backfill.create_time:type_name -> google.protobuf.Timestamp
-	74,  // 90: nola.v1.Backfill.finish_time:type_name -> google.protobuf.Timestamp
-	74,  // 91: nola.v1.BackfillScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
-	74,  // 92: nola.v1.BackfillScheduleRequest.end_time:type_name -> google.protobuf.Timestamp
+	75,  // 88: nola.v1.Backfill.last_nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 89: nola.v1.Backfill.create_time:type_name -> google.protobuf.Timestamp
+	75,  // 90: nola.v1.Backfill.finish_time:type_name -> google.protobuf.Timestamp
+	75,  // 91: nola.v1.BackfillScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
+	75,  // 92: nola.v1.BackfillScheduleRequest.end_time:type_name -> google.protobuf.Timestamp
 	4,   // 93: nola.v1.BackfillScheduleRequest.overlap:type_name -> nola.v1.OverlapPolicy
-	50,  // 94: nola.v1.BackfillScheduleResponse.backfill:type_name -> nola.v1.Backfill
-	74,  // 95: nola.v1.BackfillScheduleResponse.first_time:type_name -> google.protobuf.Timestamp
-	74,  // 96: nola.v1.BackfillScheduleResponse.last_time:type_name -> google.protobuf.Timestamp
-	50,  // 97: nola.v1.ListBackfillsResponse.backfills:type_name -> nola.v1.Backfill
-	50,  // 98: nola.v1.GetBackfillResponse.backfill:type_name -> nola.v1.Backfill
-	50,  // 99: nola.v1.CancelBackfillResponse.backfill:type_name -> nola.v1.Backfill
-	74,  // 100: nola.v1.SkipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
-	74,  // 101: nola.v1.UnskipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
-	74,  // 102: nola.v1.MoveOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
-	74,  // 103: nola.v1.MoveOccurrenceRequest.to:type_name -> google.protobuf.Timestamp
-	74,  // 104: nola.v1.DeadLetter.nominal_time:type_name -> google.protobuf.Timestamp
+	51,  // 94: nola.v1.BackfillScheduleResponse.backfill:type_name -> nola.v1.Backfill
+	75,  // 95: nola.v1.BackfillScheduleResponse.first_time:type_name -> google.protobuf.Timestamp
+	75,  // 96: nola.v1.BackfillScheduleResponse.last_time:type_name -> google.protobuf.Timestamp
+	51,  // 97: nola.v1.ListBackfillsResponse.backfills:type_name -> nola.v1.Backfill
+	51,  // 98: nola.v1.GetBackfillResponse.backfill:type_name -> nola.v1.Backfill
+	51,  // 99: nola.v1.CancelBackfillResponse.backfill:type_name -> nola.v1.Backfill
+	75,  // 100: nola.v1.SkipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 101: nola.v1.UnskipOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 102: nola.v1.MoveOccurrenceRequest.nominal_time:type_name -> google.protobuf.Timestamp
+	75,  // 103: nola.v1.MoveOccurrenceRequest.to:type_name -> google.protobuf.Timestamp
+	75,  // 104: nola.v1.DeadLetter.nominal_time:type_name -> google.protobuf.Timestamp
 	6,   // 105: nola.v1.DeadLetter.kind:type_name -> nola.v1.OccurrenceKind
-	76,  // 106: nola.v1.DeadLetter.error:type_name -> nola.v1.Error
-	74,  // 107: nola.v1.DeadLetter.start_time:type_name -> google.protobuf.Timestamp
-	74,  // 108: nola.v1.DeadLetter.fail_time:type_name -> google.protobuf.Timestamp
-	65,  // 109: nola.v1.ListDeadLettersResponse.dead_letters:type_name -> nola.v1.DeadLetter
-	28,  // 110: nola.v1.RedriveDeadLetterResponse.occurrence:type_name -> nola.v1.Occurrence
-	74,  // 111: nola.v1.ExplainOccurrenceRequest.time:type_name -> google.protobuf.Timestamp
-	74,  // 112: nola.v1.ExplainOccurrenceResponse.nominal_time:type_name -> google.protobuf.Timestamp
-	28,  // 113: nola.v1.ExplainOccurrenceResponse.occurrence:type_name -> nola.v1.Occurrence
-	30,  // 114: nola.v1.ScheduleService.CreateSchedule:input_type -> nola.v1.CreateScheduleRequest
-	32,  // 115: nola.v1.ScheduleService.GetSchedule:input_type -> nola.v1.GetScheduleRequest
-	34,  // 116: nola.v1.ScheduleService.UpdateSchedule:input_type -> nola.v1.UpdateScheduleRequest
-	36,  // 117: nola.v1.ScheduleService.DeleteSchedule:input_type -> nola.v1.DeleteScheduleRequest
-	38,  // 118: nola.v1.ScheduleService.ListSchedules:input_type -> nola.v1.ListSchedulesRequest
-	40,  // 119: nola.v1.ScheduleService.PauseSchedule:input_type -> nola.v1.PauseScheduleRequest
-	42,  // 120: nola.v1.ScheduleService.UnpauseSchedule:input_type -> nola.v1.UnpauseScheduleRequest
-	44,  // 121: nola.v1.ScheduleService.TriggerSchedule:input_type -> nola.v1.TriggerScheduleRequest
-	46,  // 122: nola.v1.ScheduleService.PreviewSchedule:input_type -> nola.v1.PreviewScheduleRequest
-	48,  // 123: nola.v1.ScheduleService.ListOccurrences:input_type -> nola.v1.ListOccurrencesRequest
-	51,  // 124: nola.v1.ScheduleService.BackfillSchedule:input_type -> nola.v1.BackfillScheduleRequest
-	53,  // 125: nola.v1.ScheduleService.ListBackfills:input_type -> nola.v1.ListBackfillsRequest
-	55,  // 126: nola.v1.ScheduleService.GetBackfill:input_type -> nola.v1.GetBackfillRequest
-	57,  // 127: nola.v1.ScheduleService.CancelBackfill:input_type -> nola.v1.CancelBackfillRequest
-	59,  // 128: nola.v1.ScheduleService.SkipOccurrence:input_type -> nola.v1.SkipOccurrenceRequest
-	61,  // 129: nola.v1.ScheduleService.UnskipOccurrence:input_type -> nola.v1.UnskipOccurrenceRequest
-	63,  // 130: nola.v1.ScheduleService.MoveOccurrence:input_type -> nola.v1.MoveOccurrenceRequest
-	66,  // 131: nola.v1.ScheduleService.ListDeadLetters:input_type -> nola.v1.ListDeadLettersRequest
-	68,  // 132: nola.v1.ScheduleService.RedriveDeadLetter:input_type -> nola.v1.RedriveDeadLetterRequest
-	70,  // 133: nola.v1.ScheduleService.ExplainOccurrence:input_type -> nola.v1.ExplainOccurrenceRequest
-	31,  // 134: nola.v1.ScheduleService.CreateSchedule:output_type -> nola.v1.CreateScheduleResponse
-	33,  // 135: nola.v1.ScheduleService.GetSchedule:output_type -> nola.v1.GetScheduleResponse
-	35,  // 136: nola.v1.ScheduleService.UpdateSchedule:output_type -> nola.v1.UpdateScheduleResponse
-	37,  // 137: nola.v1.ScheduleService.DeleteSchedule:output_type -> nola.v1.DeleteScheduleResponse
-	39,  // 138: nola.v1.ScheduleService.ListSchedules:output_type -> nola.v1.ListSchedulesResponse
-	41,  // 139: nola.v1.ScheduleService.PauseSchedule:output_type -> nola.v1.PauseScheduleResponse
-	43,  // 140: nola.v1.ScheduleService.UnpauseSchedule:output_type -> nola.v1.UnpauseScheduleResponse
-	45,  // 141: nola.v1.ScheduleService.TriggerSchedule:output_type -> nola.v1.TriggerScheduleResponse
-	47,  // 142: nola.v1.ScheduleService.PreviewSchedule:output_type -> nola.v1.PreviewScheduleResponse
-	49,  // 143: nola.v1.ScheduleService.ListOccurrences:output_type -> nola.v1.ListOccurrencesResponse
-	52,  // 144: nola.v1.ScheduleService.BackfillSchedule:output_type -> nola.v1.BackfillScheduleResponse
-	54,  // 145: nola.v1.ScheduleService.ListBackfills:output_type -> nola.v1.ListBackfillsResponse
-	56,  // 146: nola.v1.ScheduleService.GetBackfill:output_type -> nola.v1.GetBackfillResponse
-	58,  // 147: nola.v1.ScheduleService.CancelBackfill:output_type -> nola.v1.CancelBackfillResponse
-	60,  // 148: nola.v1.ScheduleService.SkipOccurrence:output_type -> nola.v1.SkipOccurrenceResponse
-	62,  // 149: nola.v1.ScheduleService.UnskipOccurrence:output_type -> nola.v1.UnskipOccurrenceResponse
-	64,  // 150: nola.v1.ScheduleService.MoveOccurrence:output_type -> nola.v1.MoveOccurrenceResponse
-	67,  // 151: nola.v1.ScheduleService.ListDeadLetters:output_type -> nola.v1.ListDeadLettersResponse
-	69,  // 152: nola.v1.ScheduleService.RedriveDeadLetter:output_type -> nola.v1.RedriveDeadLetterResponse
-	71,  // 153: nola.v1.ScheduleService.ExplainOccurrence:output_type -> nola.v1.ExplainOccurrenceResponse
+	77,  // 106: nola.v1.DeadLetter.error:type_name -> nola.v1.Error
+	75,  // 107: nola.v1.DeadLetter.start_time:type_name -> google.protobuf.Timestamp
+	75,  // 108: nola.v1.DeadLetter.fail_time:type_name -> google.protobuf.Timestamp
+	66,  // 109: nola.v1.ListDeadLettersResponse.dead_letters:type_name -> nola.v1.DeadLetter
+	29,  // 110: nola.v1.RedriveDeadLetterResponse.occurrence:type_name -> nola.v1.Occurrence
+	75,  // 111: nola.v1.ExplainOccurrenceRequest.time:type_name -> google.protobuf.Timestamp
+	75,  // 112: nola.v1.ExplainOccurrenceResponse.nominal_time:type_name -> google.protobuf.Timestamp
+	29,  // 113: nola.v1.ExplainOccurrenceResponse.occurrence:type_name -> nola.v1.Occurrence
+	31,  // 114: nola.v1.ScheduleService.CreateSchedule:input_type -> nola.v1.CreateScheduleRequest
+	33,  // 115: nola.v1.ScheduleService.GetSchedule:input_type -> nola.v1.GetScheduleRequest
+	35,  // 116: nola.v1.ScheduleService.UpdateSchedule:input_type -> nola.v1.UpdateScheduleRequest
+	37,  // 117: nola.v1.ScheduleService.DeleteSchedule:input_type -> nola.v1.DeleteScheduleRequest
+	39,  // 118: nola.v1.ScheduleService.ListSchedules:input_type -> nola.v1.ListSchedulesRequest
+	41,  // 119: nola.v1.ScheduleService.PauseSchedule:input_type -> nola.v1.PauseScheduleRequest
+	43,  // 120: nola.v1.ScheduleService.UnpauseSchedule:input_type -> nola.v1.UnpauseScheduleRequest
+	45,  // 121: nola.v1.ScheduleService.TriggerSchedule:input_type -> nola.v1.TriggerScheduleRequest
+	47,  // 122: nola.v1.ScheduleService.PreviewSchedule:input_type -> nola.v1.PreviewScheduleRequest
+	49,  // 123: nola.v1.ScheduleService.ListOccurrences:input_type -> nola.v1.ListOccurrencesRequest
+	52,  // 124: nola.v1.ScheduleService.BackfillSchedule:input_type -> nola.v1.BackfillScheduleRequest
+	54,  // 125: nola.v1.ScheduleService.ListBackfills:input_type -> nola.v1.ListBackfillsRequest
+	56,  // 126: nola.v1.ScheduleService.GetBackfill:input_type -> nola.v1.GetBackfillRequest
+	58,  // 127: nola.v1.ScheduleService.CancelBackfill:input_type -> nola.v1.CancelBackfillRequest
+	60,  // 128: nola.v1.ScheduleService.SkipOccurrence:input_type -> nola.v1.SkipOccurrenceRequest
+	62,  // 129: nola.v1.ScheduleService.UnskipOccurrence:input_type -> nola.v1.UnskipOccurrenceRequest
+	64,  // 130: nola.v1.ScheduleService.MoveOccurrence:input_type -> nola.v1.MoveOccurrenceRequest
+	67,  // 131: nola.v1.ScheduleService.ListDeadLetters:input_type -> nola.v1.ListDeadLettersRequest
+	69,  // 132: nola.v1.ScheduleService.RedriveDeadLetter:input_type -> nola.v1.RedriveDeadLetterRequest
+	71,  // 133: nola.v1.ScheduleService.ExplainOccurrence:input_type -> nola.v1.ExplainOccurrenceRequest
+	32,  // 134: nola.v1.ScheduleService.CreateSchedule:output_type -> nola.v1.CreateScheduleResponse
+	34,  // 135: nola.v1.ScheduleService.GetSchedule:output_type -> nola.v1.GetScheduleResponse
+	36,  // 136: nola.v1.ScheduleService.UpdateSchedule:output_type -> nola.v1.UpdateScheduleResponse
+	38,  // 137: nola.v1.ScheduleService.DeleteSchedule:output_type -> nola.v1.DeleteScheduleResponse
+	40,  // 138: nola.v1.ScheduleService.ListSchedules:output_type -> nola.v1.ListSchedulesResponse
+	42,  // 139: nola.v1.ScheduleService.PauseSchedule:output_type -> nola.v1.PauseScheduleResponse
+	44,  // 140: nola.v1.ScheduleService.UnpauseSchedule:output_type -> nola.v1.UnpauseScheduleResponse
+	46,  // 141: nola.v1.ScheduleService.TriggerSchedule:output_type -> nola.v1.TriggerScheduleResponse
+	48,  // 142: nola.v1.ScheduleService.PreviewSchedule:output_type -> nola.v1.PreviewScheduleResponse
+	50,  // 143: nola.v1.ScheduleService.ListOccurrences:output_type -> nola.v1.ListOccurrencesResponse
+	53,  // 144: nola.v1.ScheduleService.BackfillSchedule:output_type -> nola.v1.BackfillScheduleResponse
+	55,  // 145: nola.v1.ScheduleService.ListBackfills:output_type -> nola.v1.ListBackfillsResponse
+	57,  // 146: nola.v1.ScheduleService.GetBackfill:output_type -> nola.v1.GetBackfillResponse
+	59,  // 147: nola.v1.ScheduleService.CancelBackfill:output_type -> nola.v1.CancelBackfillResponse
+	61,  // 148: nola.v1.ScheduleService.SkipOccurrence:output_type -> nola.v1.SkipOccurrenceResponse
+	63,  // 149: nola.v1.ScheduleService.UnskipOccurrence:output_type -> nola.v1.UnskipOccurrenceResponse
+	65,  // 150: nola.v1.ScheduleService.MoveOccurrence:output_type -> nola.v1.MoveOccurrenceResponse
+	68,  // 151: nola.v1.ScheduleService.ListDeadLetters:output_type -> nola.v1.ListDeadLettersResponse
+	70,  // 152: nola.v1.ScheduleService.RedriveDeadLetter:output_type -> nola.v1.RedriveDeadLetterResponse
+	72,  // 153: nola.v1.ScheduleService.ExplainOccurrence:output_type -> nola.v1.ExplainOccurrenceResponse
 	134, // [134:154] is the sub-list for method output_type
 	114, // [114:134] is the sub-list for method input_type
 	114, // [114:114] is the sub-list for extension type_name
@@ -5798,19 +5927,19 @@ func file_nola_v1_schedule_proto_init() {
 	}
 	file_nola_v1_actor_proto_init()
 	file_nola_v1_error_proto_init()
-	file_nola_v1_schedule_proto_msgTypes[7].OneofWrappers = []any{
+	file_nola_v1_schedule_proto_msgTypes[8].OneofWrappers = []any{
 		(*ExcludeSpec_Calendar)(nil),
 		(*ExcludeSpec_HolidayCalendar)(nil),
 		(*ExcludeSpec_Dates)(nil),
 	}
-	file_nola_v1_schedule_proto_msgTypes[33].OneofWrappers = []any{}
+	file_nola_v1_schedule_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nola_v1_schedule_proto_rawDesc), len(file_nola_v1_schedule_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   62,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
