@@ -111,6 +111,7 @@ type ScheduleChange struct {
 	Policy      *Policy
 	Paused      *bool
 	PausedUntil *time.Time
+	PausedBy    string // who asks; counts if Paused says that it pauses
 	Note        *string
 	Limited     *bool
 	Remaining   *int64

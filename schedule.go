@@ -296,6 +296,7 @@ type Schedule struct {
 	Paused      bool
 	PausedUntil time.Time // zero: until unpaused
 	PauseReason string    // why the schedule paused itself; empty if somebody did
+	PausedBy    string    // who paused it, by the name of the token; empty if that is not known
 	Note        string
 	// Limited counts Remaining down with each firing; at zero the schedule rests.
 	Limited   bool

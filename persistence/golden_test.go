@@ -46,6 +46,11 @@ func TestOperations(t *testing.T) {
 	for _, rec := range storetest.Records() {
 		dump(&out, rec.Name, rec.Write)
 	}
+	dump(&out, "schedule of which is not known who paused it", func(b *persistence.Batch) {
+		sd := storetest.Schedule()
+		sd.PausedBy = ""
+		b.PutSchedule(sd.Target, &sd)
+	})
 	at := time.Unix(1_800_000_000, 123_456_789)
 	ref := storetest.Actor
 	dump(&out, "deletions", func(b *persistence.Batch) {

@@ -1,8 +1,8 @@
 package scheduler_test
 
 import (
-	"fmt"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"

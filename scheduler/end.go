@@ -85,7 +85,7 @@ func (p *Plan) failed(s *nola.Schedule, pr *nola.Progress, r nola.Running, o nol
 	}
 	pr.Failures++
 	if most := p.policy.PauseAfterFailures; most > 0 && pr.Failures >= most && !s.Paused {
-		s.Paused, s.PausedUntil = true, time.Time{}
+		s.Paused, s.PausedUntil, s.PausedBy = true, time.Time{}, ""
 		s.PauseReason = fmt.Sprintf("%d firings failed one after another, the last one with: %s", pr.Failures, text)
 	}
 }

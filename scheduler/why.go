@@ -149,6 +149,9 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func pauseText(s *nola.Schedule) string {
 	text := ""
+	if s.PausedBy != "" {
+		text += " by " + s.PausedBy
+	}
 	if !s.PausedUntil.IsZero() {
 		text += " until " + stamp(s.PausedUntil)
 	}

@@ -194,6 +194,16 @@ func (s *Server) authorize(h http.Header, inv *nola.Invocation) error {
 	return nil
 }
 
+// callerName is the name that the token file has for a caller who was let in;
+// empty for a server without tokens.
+func (s *Server) callerName(h http.Header) string {
+	if s.cfg.Tokens == nil {
+		return ""
+	}
+	name, _ := s.cfg.Tokens.Check(h.Get("Authorization"))
+	return name
+}
+
 // withCORS lets browsers from the allowed origins call.
 func (s *Server) withCORS(h http.Handler) http.Handler {
 	if len(s.cfg.AllowedOrigins) == 0 {

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/client"
@@ -429,6 +430,72 @@ func TestTokens(t *testing.T) {
 	wantReason(t, err, nola.ReasonUnauthenticated)
 	if a := send(t, http.MethodGet, s.URL+"/healthz", nil); a.status != 200 {
 		t.Errorf("/healthz without a token answered %d", a.status)
+	}
+}
+
+// TestWhoPaused: a schedule tells who asked last for its pause, by the name of the
+// token, whatever the request says, and nobody once it is unpaused.
+func TestWhoPaused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(file, []byte("alice:"+token+"\nbob:of-bob-"+token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := server.LoadTokens(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, nolatest.Options{Tokens: tokens})
+	as := func(token string) *client.Client {
+		c, err := client.New(s.URL, client.Options{Token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	alice, bob := as(token), as("of-bob-"+token)
+	ctx := t.Context()
+	update := func(c *client.Client, note string, paused bool, paths ...string) error {
+		_, err := c.Schedules.UpdateSchedule(ctx, connect.NewRequest(&nolav1.UpdateScheduleRequest{
+			Schedule:   &nolav1.Schedule{ScheduleId: "a", State: &nolav1.ScheduleState{Paused: paused, Note: note, PausedBy: "mallory"}},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: paths},
+		}))
+		return err
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want string
+	}{
+		{"bob creates it paused", func() error {
+			sd := yearly("a", "one")
+			sd.Target.Actor.Type = "small"
+			sd.State = &nolav1.ScheduleState{Paused: true, PausedBy: "mallory"}
+			_, err := bob.Schedules.CreateSchedule(ctx, connect.NewRequest(&nolav1.CreateScheduleRequest{Schedule: sd}))
+			return err
+		}, "bob"},
+		{"alice changes another part", func() error { return update(alice, "later", true, "state.note") }, "bob"},
+		{"alice pauses it, too", func() error {
+			_, err := alice.Schedules.PauseSchedule(ctx, connect.NewRequest(&nolav1.PauseScheduleRequest{ScheduleId: "a"}))
+			return err
+		}, "alice"},
+		{"bob unpauses it", func() error {
+			_, err := bob.Schedules.UnpauseSchedule(ctx, connect.NewRequest(&nolav1.UnpauseScheduleRequest{ScheduleId: "a"}))
+			return err
+		}, ""},
+		{"alice updates its state", func() error { return update(alice, "", true, "state") }, "alice"},
+		{"bob updates it back", func() error { return update(bob, "", false, "state.paused") }, ""},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		res, err := alice.Schedules.GetSchedule(ctx, connect.NewRequest(&nolav1.GetScheduleRequest{ScheduleId: "a"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state := res.Msg.GetSchedule().GetState(); state.GetPausedBy() != step.want || state.GetPaused() != (step.want != "") {
+			t.Errorf("%s: %v, want it paused by %q", step.what, state, step.want)
+		}
 	}
 }
 

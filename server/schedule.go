@@ -53,6 +53,9 @@ func (h *schedules) CreateSchedule(ctx context.Context, req *connect.Request[nol
 	if err != nil {
 		return nil, err
 	}
+	if sd.Paused {
+		sd.PausedBy = h.s.callerName(req.Header())
+	}
 	if err := h.s.namespaceExists(ctx, sd.Namespace); err != nil {
 		return nil, err
 	}
@@ -245,6 +248,7 @@ func (h *schedules) UpdateSchedule(ctx context.Context, req *connect.Request[nol
 				return nil, err
 			}
 		}
+		change.PausedBy = h.s.callerName(req.Header())
 		change.ETag = have.Schedule.ETag // what was merged with must still stand
 		info, err := h.s.cfg.Shards.UpdateSchedule(ctx, ref, change)
 		if etag == 0 && hasReason(err, nola.ReasonETagMismatch) {
@@ -427,7 +431,9 @@ func (h *schedules) PauseSchedule(ctx context.Context, req *connect.Request[nola
 		return nil, e
 	}
 	note := req.Msg.GetNote()
-	info, err := h.change(ctx, req.Msg.GetNamespace(), req.Msg.GetScheduleId(), nola.ScheduleChange{Paused: &paused, PausedUntil: &until, Note: &note})
+	info, err := h.change(ctx, req.Msg.GetNamespace(), req.Msg.GetScheduleId(), nola.ScheduleChange{
+		Paused: &paused, PausedUntil: &until, PausedBy: h.s.callerName(req.Header()), Note: &note,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -859,7 +865,7 @@ func scheduleMessage(info *nola.ScheduleInfo) *nolav1.Schedule {
 		Policy: policyMessage(&sd.Policy),
 		State: &nolav1.ScheduleState{
 			Paused: sd.Paused, Note: sd.Note, PausedUntil: timeMessage(sd.PausedUntil),
-			Limited: sd.Limited, RemainingActions: sd.Remaining, PauseReason: sd.PauseReason,
+			Limited: sd.Limited, RemainingActions: sd.Remaining, PauseReason: sd.PauseReason, PausedBy: sd.PausedBy,
 		},
 		Labels: sd.Labels,
 		Etag:   formatETag(sd.ETag),

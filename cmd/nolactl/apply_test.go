@@ -205,10 +205,10 @@ func TestExportIsWhatApplyReads(t *testing.T) {
 	for _, format := range []string{"table", "yaml", "json", "jsonl"} {
 		t.Run(format, func(t *testing.T) {
 			f, url := newFake(t)
-			f.schedules["default/tick"].State = &nolav1.ScheduleState{Paused: true, Note: "soon", PauseReason: "it failed"}
+			f.schedules["default/tick"].State = &nolav1.ScheduleState{Paused: true, Note: "soon", PauseReason: "it failed", PausedBy: "alice"}
 			f.schedules["default/tick"].Target.Payload = []byte{0xff, 1}
 			out := session{server: url}.run(t, "schedule", "export", "-o", format)
-			for _, word := range []string{"etag", "info", "namespace", "it failed"} {
+			for _, word := range []string{"etag", "info", "namespace", "it failed", "pausedBy"} {
 				if strings.Contains(out.out, word) {
 					t.Errorf("the export has %q in it:\n%s", word, out.out)
 				}

@@ -28,7 +28,7 @@ func definition(s *nolav1.Schedule) *nolav1.Schedule {
 	}
 	d.Namespace, d.Etag, d.Info = "", "", nil
 	if d.State != nil {
-		d.State.PauseReason = ""
+		d.State.PauseReason, d.State.PausedBy = "", ""
 	}
 	shorten(d.ProtoReflect())
 	return d

@@ -107,12 +107,13 @@ func TestDescribeShowsThePolicyInForce(t *testing.T) {
 	}
 	f.schedules["default/tick"].Info.DeadLetters, f.schedules["default/tick"].Info.Failures = 2, 3
 	f.schedules["default/tick"].State.PauseReason = "4 firings failed"
+	f.schedules["default/tick"].State.PausedBy = "alice"
 	res := session{server: url}.run(t, "schedule", "describe", "tick")
 	for _, want := range []string{
 		"Overlap: allow-all", "Running at once: 100 (default)", "Waiting at most: 20", "Pause after: 4 failures in a row",
 		"Catch-up: all, window 365d (default), at most 1000 (default), 10s apart",
 		"Retry: until 2h after the first attempt, 5s to 1m (default) apart, at most 20 attempts",
-		"Failed in a row: 3", "Dead letters: 2, see `nolactl schedule letters tick`", "Paused itself: 4 firings failed",
+		"Failed in a row: 3", "Dead letters: 2, see `nolactl schedule letters tick`", "Paused itself: 4 firings failed", "Paused by: alice",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(res.out), " "), want) {
 			t.Errorf("describe does not say %q:\n%s", want, res.out)

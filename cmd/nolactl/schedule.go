@@ -278,6 +278,9 @@ func (c *cli) describeSchedule(s *nolav1.Schedule) error {
 		state += " until " + c.when(s.State.PausedUntil)
 	}
 	d.fact("State", state)
+	if s.State.GetPausedBy() != "" {
+		d.fact("Paused by", s.State.PausedBy)
+	}
 	if s.State.GetPauseReason() != "" {
 		d.fact("Paused itself", oneLine(s.State.PauseReason))
 	}

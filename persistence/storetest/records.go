@@ -254,7 +254,7 @@ func Schedule() nola.Schedule {
 			BufferLimit: 7, MaxConcurrent: 3, PauseAfterFailures: 4,
 			Retry: nola.Retry{Deadline: time.Hour, BackoffMin: time.Second, BackoffMax: time.Minute, AttemptsMax: 9},
 		},
-		Paused: true, PausedUntil: at(500, 0), Note: "holiday", PauseReason: "2 firings failed", Limited: true, Remaining: 3,
+		Paused: true, PausedUntil: at(500, 0), Note: "holiday", PauseReason: "2 firings failed", PausedBy: "ops", Limited: true, Remaining: 3,
 		Labels: map[string]string{"team": "ops", "a": "b"}, ETag: 8, Created: at(0, 1), Updated: at(2, 0),
 	}
 }

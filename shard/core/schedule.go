@@ -608,7 +608,10 @@ func (s *Shard) updateSchedule(sc *schedule, in *ScheduleOp, out *Output) (done 
 	set(&sd.Calendars, ch.Calendars)
 	set(&sd.Policy, ch.Policy)
 	if ch.Paused != nil {
-		sd.Paused, sd.PauseReason = *ch.Paused, ""
+		sd.Paused, sd.PauseReason, sd.PausedBy = *ch.Paused, "", ""
+		if sd.Paused {
+			sd.PausedBy = ch.PausedBy
+		}
 	}
 	set(&sd.PausedUntil, ch.PausedUntil)
 	set(&sd.Note, ch.Note)

@@ -1971,7 +1971,12 @@ type ScheduleState struct {
 	RemainingActions int64 `protobuf:"varint,5,opt,name=remaining_actions,json=remainingActions,proto3" json:"remaining_actions,omitempty"`
 	// Pause_reason says why the schedule paused itself. It is answered, and
 	// ignored in requests.
-	PauseReason   string `protobuf:"bytes,6,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
+	PauseReason string `protobuf:"bytes,6,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
+	// Paused_by is who asked last for the pause, as the server's token file names
+	// the caller; empty for a server without tokens, for a schedule that paused
+	// itself, and if it was paused before servers kept this. It is answered, and
+	// ignored in requests.
+	PausedBy      string `protobuf:"bytes,7,opt,name=paused_by,json=pausedBy,proto3" json:"paused_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2044,6 +2049,13 @@ func (x *ScheduleState) GetRemainingActions() int64 {
 func (x *ScheduleState) GetPauseReason() string {
 	if x != nil {
 		return x.PauseReason
+	}
+	return ""
+}
+
+func (x *ScheduleState) GetPausedBy() string {
+	if x != nil {
+		return x.PausedBy
 	}
 	return ""
 }
@@ -5289,14 +5301,15 @@ const file_nola_v1_schedule_proto_rawDesc = "" +
 	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\xa7\xe4\xe0\v2\x02\b\n" +
 	"R\x06window\x12\x1b\n" +
 	"\x03max\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x03max\x12C\n" +
-	"\aspacing\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\aspacing\"\x98\x02\n" +
+	"\aspacing\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\aspacing\"\xbd\x02\n" +
 	"\rScheduleState\x12\x16\n" +
 	"\x06paused\x18\x01 \x01(\bR\x06paused\x12\x1c\n" +
 	"\x04note\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x04note\x12V\n" +
 	"\fpaused_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x17\xbaH\x14\xb2\x01\x11\"\r\b\xff\x82\xd1\xff\xaf\a\x10\xff\x93\xeb\xdc\x032\x00R\vpausedUntil\x12\x18\n" +
 	"\alimited\x18\x04 \x01(\bR\alimited\x124\n" +
 	"\x11remaining_actions\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10remainingActions\x12)\n" +
-	"\fpause_reason\x18\x06 \x01(\tB\x06\xbaH\x03\xd8\x01\x03R\vpauseReason\"\xa0\x04\n" +
+	"\fpause_reason\x18\x06 \x01(\tB\x06\xbaH\x03\xd8\x01\x03R\vpauseReason\x12#\n" +
+	"\tpaused_by\x18\a \x01(\tB\x06\xbaH\x03\xd8\x01\x03R\bpausedBy\"\xa0\x04\n" +
 	"\fScheduleInfo\x129\n" +
 	"\n" +
 	"next_times\x18\x01 \x03(\v2\x1a.google.protobuf.TimestampR\tnextTimes\x12+\n" +

@@ -1307,6 +1307,7 @@ type Schedule struct {
 	// Calendars are the named calendars of the spec, as of the last change.
 	Calendars     []*Calendar `protobuf:"bytes,16,rep,name=calendars" json:"calendars,omitempty"`
 	PauseReason   string      `protobuf:"bytes,17,opt,name=pause_reason,json=pauseReason" json:"pause_reason,omitempty"`
+	PausedBy      string      `protobuf:"bytes,18,opt,name=paused_by,json=pausedBy" json:"paused_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1456,6 +1457,13 @@ func (x *Schedule) GetCalendars() []*Calendar {
 func (x *Schedule) GetPauseReason() string {
 	if x != nil {
 		return x.PauseReason
+	}
+	return ""
+}
+
+func (x *Schedule) GetPausedBy() string {
+	if x != nil {
+		return x.PausedBy
 	}
 	return ""
 }
@@ -4266,7 +4274,7 @@ const file_nola_store_v1_store_proto_rawDesc = "" +
 	"\x06Floors\x126\n" +
 	"\bsessions\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bsessions\x122\n" +
 	"\x06nested\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06nested\x126\n" +
-	"\boutcomes\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\boutcomes\"\xcf\x05\n" +
+	"\boutcomes\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\boutcomes\"\xec\x05\n" +
 	"\bSchedule\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x1c\n" +
@@ -4285,7 +4293,8 @@ const file_nola_store_v1_store_proto_rawDesc = "" +
 	"\acreated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
 	"\aupdated\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x125\n" +
 	"\tcalendars\x18\x10 \x03(\v2\x17.nola.store.v1.CalendarR\tcalendars\x12!\n" +
-	"\fpause_reason\x18\x11 \x01(\tR\vpauseReason\x1a9\n" +
+	"\fpause_reason\x18\x11 \x01(\tR\vpauseReason\x12\x1b\n" +
+	"\tpaused_by\x18\x12 \x01(\tR\bpausedBy\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x04\n" +
