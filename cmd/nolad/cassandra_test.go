@@ -14,9 +14,9 @@ import (
 	nolav1 "github.com/nolaproject/nola/proto/nola/v1"
 )
 
-// TestServeOnCassandra makes a schema, serves on it, is killed, and serves on under
+// TestServeOnCQL makes a schema on a server of CQL made for tests, serves on it, is killed, and serves on under
 // the same name: what was acknowledged is there.
-func TestServeOnCassandra(t *testing.T) {
+func TestServeOnCQL(t *testing.T) {
 	db, err := cqlfake.Start(cqlfake.Config{Username: "nola", Password: "secret"})
 	if err != nil {
 		t.Fatal(err)
