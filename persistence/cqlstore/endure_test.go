@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +20,7 @@ var faultSeed = flag.Uint64("seed", 0, "seed of TestEndures: 0 draws one, and sa
 
 // TestEndures commits through a server whose requests go wrong in every way, and
 // wants a right verdict on each batch: done ones are all there, once and in
-// order, and no other is.
+// order, and no other is. What is sent again is the same, with the same timestamp.
 func TestEndures(t *testing.T) {
 	seed := *faultSeed
 	if seed == 0 {
@@ -48,13 +47,19 @@ func endure(t *testing.T, seed uint64, mode cqlstore.Mode, flavour cqlfake.Flavo
 	var mu sync.Mutex // guards r and on
 	r := rand.New(rand.NewPCG(seed, uint64(len(mode))+uint64(flavour)))
 	on := true
+	entries := newSentEntries(t)
 	server.Inject(func(q cqlfake.Request) cqlfake.Fault {
+		entries.look(q)
 		mu.Lock()
 		defer mu.Unlock()
-		if !on || r.IntN(12) > 0 {
+		entry, rate := writesEntry(q.Statements[len(q.Statements)-1]), 12
+		if entry { // of which there are few
+			rate = 3
+		}
+		if !on || r.IntN(rate) > 0 {
 			return cqlfake.None
 		}
-		if r.IntN(4) == 0 && strings.Contains(q.Statements[len(q.Statements)-1], "crc, body) VALUES") {
+		if entry && r.IntN(12) == 0 {
 			return cqlfake.Refused // an entry that can never be written: the lane is lost
 		}
 		f := faults[r.IntN(len(faults))]
@@ -110,7 +115,11 @@ func endure(t *testing.T, seed uint64, mode cqlstore.Mode, flavour cqlfake.Flavo
 		}
 		checkHistory(t, again, h.Shard, h.Seq)
 	}
-	t.Logf("fenced %d times", fenced)
+	repeats := entries.repeats()
+	if repeats == 0 {
+		t.Error("no entry was sent again")
+	}
+	t.Logf("fenced %d times, %d entries sent again", fenced, repeats)
 }
 
 // acquireAll acquires shards (nil: all), as often as it takes.

@@ -85,7 +85,8 @@ var faults = []cqlfake.Fault{
 
 // TestCrashFaults has faults happen to each request of a workload, a few to each,
 // and looks whether every verdict was right: what was committed is there, what was fenced is
-// not, and what was unknown is resolved as either.
+// not, and what was unknown is resolved as either. Entries that are sent again are the
+// same, with the same timestamp.
 func TestCrashFaults(t *testing.T) {
 	for name, tt := range map[string]struct {
 		server cqlfake.Config
@@ -97,15 +98,16 @@ func TestCrashFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			requests := workload(t, tt.server, tt.mode, 0, cqlfake.None)
+			requests, _ := workload(t, tt.server, tt.mode, 0, cqlfake.None)
 			step, each := 19, 1 // of no common factor with the number of faults
 			if os.Getenv("NOLA_SLOW") != "" {
 				step, each = 1, 2
 			}
-			f := 0
+			f, repeats := 0, 0
 			for at := 1; at <= requests; at += step {
 				for range each {
-					workload(t, tt.server, tt.mode, at, faults[f%len(faults)])
+					_, again := workload(t, tt.server, tt.mode, at, faults[f%len(faults)])
+					repeats += again
 					if f++; t.Failed() {
 						return
 					}
@@ -114,19 +116,23 @@ func TestCrashFaults(t *testing.T) {
 					f++ // so that neighbours, which are much alike, meet others
 				}
 			}
+			t.Logf("%d entries sent again", repeats)
 		})
 	}
 }
 
 // workload commits to three shards through a store, loses it without a close,
 // takes the shards over with another one and reads. The request of the given
-// number meets a fault. It answers how many requests there were.
-func workload(t *testing.T, server cqlfake.Config, mode cqlstore.Mode, at int, fault cqlfake.Fault) int {
+// number meets a fault. It answers how many requests there were, and how many entries
+// were sent again.
+func workload(t *testing.T, server cqlfake.Config, mode cqlstore.Mode, at int, fault cqlfake.Fault) (requests, repeats int) {
 	s, c := fakeServer(t, server)
 	c.Mode, c.Timeout, c.ApplyAge = mode, 400*time.Millisecond, 10*time.Millisecond
 	before := len(s.Requests())
 	var hit cqlfake.Request
+	entries := newSentEntries(t)
 	s.Inject(func(r cqlfake.Request) cqlfake.Fault {
+		entries.look(r)
 		if r.Number-before != at {
 			return cqlfake.None
 		}
@@ -210,7 +216,7 @@ func workload(t *testing.T, server cqlfake.Config, mode cqlstore.Mode, at int, f
 
 	first := opened()
 	if first == nil || !acquire(first) {
-		return 0
+		return 0, 0
 	}
 	for n := range 4 {
 		commit(first, fmt.Sprintf("first %d", n))
@@ -222,7 +228,7 @@ func workload(t *testing.T, server cqlfake.Config, mode cqlstore.Mode, at int, f
 	}
 	second := opened() // it takes over from who has the same name
 	if second == nil || !acquire(second) {
-		return 0
+		return 0, 0
 	}
 	for shard, h := range heads {
 		committed := 0
@@ -250,11 +256,11 @@ func workload(t *testing.T, server cqlfake.Config, mode cqlstore.Mode, at int, f
 	s.Release()
 	third := opened()
 	if third == nil || !acquire(third) {
-		return 0
+		return 0, 0
 	}
 	read(third)
 	third.Close()
-	return len(s.Requests()) - before
+	return len(s.Requests()) - before, entries.repeats()
 }
 
 // TestOutage takes the server away while a commit is under way, and wants it to be
