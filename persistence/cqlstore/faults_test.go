@@ -29,6 +29,16 @@ func fakeServer(t testing.TB, config cqlfake.Config) (*cqlfake.Server, cqlstore.
 
 func fakeCluster(t testing.TB, config cqlfake.Config, shards int) (*cqlfake.Server, cqlstore.Config) {
 	t.Helper()
+	s, c := emptyServer(t, config)
+	if _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: shards}); err != nil {
+		t.Fatal(err)
+	}
+	return s, c
+}
+
+// emptyServer starts a server without a schema.
+func emptyServer(t testing.TB, config cqlfake.Config) (*cqlfake.Server, cqlstore.Config) {
+	t.Helper()
 	s, err := cqlfake.Start(config)
 	if err != nil {
 		t.Fatal(err)
@@ -38,14 +48,10 @@ func fakeCluster(t testing.TB, config cqlfake.Config, shards int) (*cqlfake.Serv
 			t.Error(err)
 		}
 	})
-	c := cqlstore.Config{
+	return s, cqlstore.Config{
 		Hosts: []string{s.Address()}, OnlyHosts: true, Name: "one", Username: config.Username, Password: config.Password,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
-	if _, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: shards}); err != nil {
-		t.Fatal(err)
-	}
-	return s, c
 }
 
 // TestStoreOnFake runs the suite of all stores where no Cassandra is, in both

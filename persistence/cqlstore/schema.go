@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gocql/gocql"
@@ -188,8 +189,8 @@ func missingTable(err error) bool {
 }
 
 // SetupSchema makes the keyspace, the tables and the cluster's facts, as far as
-// they are missing. Of two at once one works, and the other waits for it. It
-// answers ErrSchema for a schema that it does not know.
+// they are missing. Of two at once one works, and the other waits for it and
+// takes what it finds, also if that is another number of shards. It answers ErrSchema for a schema that it does not know.
 func SetupSchema(ctx context.Context, c Config, schema Schema) (SchemaStatus, error) {
 	l, c, err := connect(c)
 	if err != nil {
@@ -253,11 +254,11 @@ func (c Config) bring(ctx context.Context, l *link, shards int) (status SchemaSt
 			return status, err
 		}
 	}
-	unlock, err := c.lock(ctx, l)
+	ctx, unlock, err := c.lock(ctx, l)
 	if err != nil {
 		return status, err
 	}
-	defer func() { err = errors.Join(err, unlock()) }()
+	defer func() { err = errors.Join(unlock(), err) }()
 	if status, err = c.status(ctx, l); err != nil {
 		return status, err
 	}
@@ -370,34 +371,99 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// lock keeps other changes of the schema away. One that was left behind goes by
-// itself after 120 s.
-func (c Config) lock(ctx context.Context, l *link) (unlock func() error, err error) {
+// errLockLost ends a change of the schema that others may have taken for dead.
+var errLockLost = errors.New("cqlstore: the lock of the schema could not be renewed in time, or is another's: run the command again, it goes on where this one ended")
+
+// The lock of the schema goes by itself if its holder does not renew it: after as long
+// as a cluster that answers at all takes for many statements.
+const (
+	lockTimeouts = 24 // of one statement
+	lockMin      = 2 * time.Second
+	lockMax      = 2 * time.Minute
+	lockRenewals = 8 // in the time after which it goes
+)
+
+func (c Config) lockFor() time.Duration {
+	return min(max(lockTimeouts*c.Timeout, lockMin), lockMax).Truncate(time.Second)
+}
+
+func (c Config) lockSeconds() int { return int(c.lockFor() / time.Second) }
+
+// lock keeps other changes of the schema away until it is unlocked. The context that it
+// answers ends if the lock is lost; then unlock answers errLockLost.
+func (c Config) lock(ctx context.Context, l *link) (held context.Context, unlock func() error, err error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	holder := fmt.Sprintf("%s %x", c.Name, id)
 	told := false
 	for {
-		applied, r, err := l.cas(ctx, stmtLockTake, holder)
+		asked := time.Now()
+		applied, r, err := l.cas(ctx, stmtLockTake, holder, c.lockSeconds())
+		if err == nil && !applied && deref(r.holder) == holder { // taken some time ago, and the answer was lost
+			asked = time.Now()
+			applied, r, err = l.cas(ctx, stmtLockRenew, c.lockSeconds(), holder, holder)
+		}
 		switch {
 		case err != nil && (refused(err) || ctx.Err() != nil):
-			return nil, describe(stmtLockTake, err)
-		case err == nil && (applied || deref(r.holder) == holder):
-			return func() error {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timeout)
-				defer cancel()
-				_, _, err := l.cas(ctx, stmtLockDrop, holder)
-				if err != nil {
-					return describe(stmtLockDrop, err)
-				}
-				return nil
-			}, nil
+			return nil, nil, describe(stmtLockTake, err)
+		case err == nil && applied:
+			held, unlock := c.hold(ctx, l, holder, asked)
+			return held, unlock, nil
 		case err == nil && !told:
 			told = true
 			c.Log.Info("somebody else changes the schema, waiting", "keyspace", c.Keyspace, "holder", deref(r.holder))
 		}
 		if err := sleep(ctx, pauseMax); err != nil {
-			return nil, fmt.Errorf("cqlstore: wait for the lock of the schema: %w", err)
+			return nil, nil, fmt.Errorf("cqlstore: wait for the lock of the schema: %w", err)
 		}
+	}
+}
+
+// hold renews a lock until it is unlocked, which waits for its goroutine, or lost. It
+// was taken, or renewed, no earlier than since.
+func (c Config) hold(ctx context.Context, l *link, holder string, since time.Time) (held context.Context, unlock func() error) {
+	held, end := context.WithCancelCause(ctx)
+	every := c.lockFor() / lockRenewals
+	renew := func() error {
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(held, every)
+		defer cancel()
+		applied, _, err := l.cas(ctx, stmtLockRenew, c.lockSeconds(), holder, holder)
+		switch {
+		case err == nil && applied:
+			since = asked
+		case err == nil, refused(err), time.Since(since) > c.lockFor()/2:
+			return errLockLost
+		}
+		return nil
+	}
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-held.Done():
+				return
+			}
+			if err := renew(); err != nil {
+				end(err)
+				return
+			}
+		}
+	})
+	return held, func() (lost error) {
+		end(nil)
+		renewing.Wait()
+		if errors.Is(context.Cause(held), errLockLost) {
+			lost = errLockLost
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timeout)
+		defer cancel()
+		if _, _, err := l.cas(ctx, stmtLockDrop, holder); err != nil {
+			return errors.Join(lost, describe(stmtLockDrop, err))
+		}
+		return lost
 	}
 }

@@ -99,6 +99,7 @@ const (
 	stmtHistoryRead
 	stmtHistoryWrite
 	stmtLockTake
+	stmtLockRenew
 	stmtLockDrop
 
 	stmtKeyspaceRead
@@ -214,7 +215,8 @@ var statements = [statementsEnd]struct {
 	stmtClusterCreate: {"cluster create", lwt, "INSERT INTO $.cluster (k, id, shards, secret) VALUES ('cluster', ?, ?, ?) IF NOT EXISTS"},
 	stmtHistoryRead:   {"history read", serial, "SELECT version, needs, applied_at FROM $.schema_history WHERE component = 'nola'"},
 	stmtHistoryWrite:  {"history write", lwt, "INSERT INTO $.schema_history (component, version, needs, applied_at) VALUES ('nola', ?, ?, ?) IF NOT EXISTS"},
-	stmtLockTake:      {"lock take", lwt, "INSERT INTO $.schema_lock (k, holder) VALUES ('ddl', ?) IF NOT EXISTS USING TTL 120"},
+	stmtLockTake:      {"lock take", lwt, "INSERT INTO $.schema_lock (k, holder) VALUES ('ddl', ?) IF NOT EXISTS USING TTL ?"},
+	stmtLockRenew:     {"lock renew", lwt, "UPDATE $.schema_lock USING TTL ? SET holder = ? WHERE k = 'ddl' IF holder = ?"},
 	stmtLockDrop:      {"lock drop", lwt, "DELETE FROM $.schema_lock WHERE k = 'ddl' IF holder = ?"},
 
 	stmtKeyspaceRead:      {"keyspace read", local, "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?"},
