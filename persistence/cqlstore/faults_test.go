@@ -408,6 +408,29 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestClockWarning opens stores with right and wrong clocks: of a wrong one the log says
+// by how much it is off, and in which direction.
+func TestClockWarning(t *testing.T) {
+	_, c := fakeServer(t, cqlfake.Config{})
+	for off, warns := range map[time.Duration]bool{0: false, 30 * time.Second: false, -30 * time.Second: false, time.Hour: true, -time.Hour: true} {
+		var log saying
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.Now = func() time.Time { return time.Now().Add(off) }
+		store := open(t, c)
+		ahead := store.Server().ClockAhead
+		if (ahead - off).Abs() > 15*time.Second {
+			t.Errorf("a clock off by %s is found %s ahead", off, ahead)
+		}
+		warned := log.has("level=WARN") && log.has("clock")
+		if warned != warns || warned && !log.has("ahead="+ahead.Round(time.Second).String()) {
+			t.Errorf("a clock off by %s: a warning %v, want %v, and one that says how far: %s", off, warned, warns, log.text.String())
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestClocksOff has nodes with clocks hours apart write one row after the other:
 // the last one stands, whatever its clock says.
 func TestClocksOff(t *testing.T) {
