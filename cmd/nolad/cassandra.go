@@ -36,7 +36,7 @@ type cqlConfig struct {
 	// the password is that of the environment variable NOLA_CQL_PASSWORD.
 	Username     string `yaml:"username"`
 	PasswordFile string `yaml:"password_file"`
-	// TLS encrypts the connections. TLSCA is a file (PEM) of who is trusted: default
+	// TLS encrypts the connections, as does any of what follows. TLSCA is a file (PEM) of who is trusted: default
 	// the system's. TLSCert and TLSKey are shown to the cluster. TLSServerName is the
 	// name in its certificates, if it is not the host.
 	TLS           bool   `yaml:"tls"`
@@ -130,8 +130,8 @@ func (c cqlConfig) store(shards int, address string, log *slog.Logger) (cqlstore
 }
 
 func (c cqlConfig) tls() (*tls.Config, error) {
-	if !c.TLS && c.TLSCA == "" && c.TLSCert == "" {
-		return nil, nil
+	if !c.TLS && c.TLSCA == "" && c.TLSCert == "" && c.TLSKey == "" && c.TLSServerName == "" {
+		return nil, nil // who says anything of it does not want to go without
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLSServerName}
 	if c.TLSCA != "" {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,4 +75,57 @@ func TestServeOnCQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	tool(exitFailure, "cql.password_file", "schema", "status", "--config", file)
+}
+
+// TestCQLOverTLS works on a server of CQL made for tests that speaks TLS alone and wants
+// a certificate of each client, with the keys of a configuration file, and wants an
+// error for each way in which these can be wrong.
+func TestCQLOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	for serial, name := range []string{"db", "client", "stranger"} {
+		writeCertificate(t, file(name+".crt"), file(name+".key"), int64(serial+1))
+	}
+	pair, err := tls.LoadX509KeyPair(file("db.crt"), file("db.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(file("client.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := x509.NewCertPool()
+	clients.AppendCertsFromPEM(pem)
+	db, err := cqlfake.Start(cqlfake.Config{TLS: &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	empty := writeFile(t, "empty.crt", "no certificate\n")
+	const away = "no node of the cluster answers"
+	for _, tt := range []struct {
+		name, keys, says string
+	}{
+		{"all that is needed", "tls_ca: DIR/db.crt\n  tls_cert: DIR/client.crt\n  tls_key: DIR/client.key\n  tls_server_name: localhost", ""},
+		{"said in so many words", "tls: true\n  tls_ca: DIR/db.crt\n  tls_cert: DIR/client.crt\n  tls_key: DIR/client.key\n  tls_server_name: localhost", ""},
+		{"no TLS", "keyspace: nola", away},
+		{"nobody but the system's trusted", "tls: true\n  tls_cert: DIR/client.crt\n  tls_key: DIR/client.key\n  tls_server_name: localhost", "certificate signed by unknown authority"},
+		{"a name alone", "tls_server_name: localhost", "certificate signed by unknown authority"},
+		{"another one trusted", "tls_ca: DIR/stranger.crt\n  tls_cert: DIR/client.crt\n  tls_key: DIR/client.key\n  tls_server_name: localhost", "certificate signed by unknown authority"},
+		{"the host as the name", "tls_ca: DIR/db.crt\n  tls_cert: DIR/client.crt\n  tls_key: DIR/client.key", "127.0.0.1"},
+		{"no certificate of its own", "tls_ca: DIR/db.crt\n  tls_server_name: localhost", "certificate"},
+		{"a stranger's certificate", "tls_ca: DIR/db.crt\n  tls_cert: DIR/stranger.crt\n  tls_key: DIR/stranger.key\n  tls_server_name: localhost", "certificate"},
+		{"a missing file", "tls_ca: DIR/none.crt", "read cql.tls_ca"},
+		{"a file without any", "tls_ca: " + empty, "it holds no certificate in PEM form"},
+		{"half a pair", "tls_key: DIR/client.key", "read cql.tls_cert and cql.tls_key"},
+		{"a pair that is none", "tls_cert: DIR/client.crt\n  tls_key: DIR/stranger.key", "read cql.tls_cert and cql.tls_key"},
+	} {
+		conf := writeFile(t, "nolad.yaml", "store: cql\ncql:\n  hosts: ["+db.Address()+"]\n  "+strings.ReplaceAll(tt.keys, "DIR", dir)+"\n")
+		code, out, errOut := nolad(t, "schema", "setup", "--config", conf, "--replicas", "1", "--shards", "2")
+		if good := tt.says == ""; (code == 0) != good || !strings.Contains(out+errOut, tt.says) {
+			t.Errorf("%s: exit code %d, want %q\n%s%s", tt.name, code, tt.says, out, errOut)
+		}
+	}
 }

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,6 +154,87 @@ func TestClusterOnCQL(t *testing.T) {
 	for i := range 3 {
 		if code, err := filepath.Glob(filepath.Join(dir, fmt.Sprint("n", i), codeDir, "*", "*")); len(code) == 0 {
 			t.Errorf("server %d keeps no compiled code in its data directory (%v)", i, err)
+		}
+	}
+}
+
+// TestClusterOverTLS has two servers call each other with a certificate that cluster.tls_ca
+// trusts and the system does not.
+func TestClusterOverTLS(t *testing.T) {
+	fake, err := cqlfake.Start(cqlfake.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fake.Close() })
+	if _, err := cqlstore.SetupSchema(t.Context(), cqlstore.Config{Hosts: []string{fake.Address()}}, cqlstore.Schema{Replicas: 1, Shards: 4}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	writeCertificate(t, file("crt"), file("key"), 1, net.IPv4(127, 0, 0, 1))
+	cfg := config{
+		Listen: "127.0.0.1:0", Store: storeCQL, TLSCert: file("crt"), TLSKey: file("key"), CQL: cqlConfig{Hosts: []string{fake.Address()}},
+		Cluster: clusterConfig{Listen: "127.0.0.1:0", TokenFile: writeFile(t, "token", "a secret of the cluster\n"), Lease: time.Second},
+	}
+	for ca, says := range map[string]string{file("none"): "read cluster.tls_ca", writeFile(t, "empty.crt", "nothing\n"): "it holds no certificate in PEM form"} {
+		wrong := cfg
+		wrong.Cluster.Name, wrong.Cluster.TLSCA = "n", ca
+		if _, err := wrong.withDefaults().member((*cqlstore.Store)(nil), "", "", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("with cluster.tls_ca %s: %v, want %q", ca, err, says)
+		}
+	}
+	pem, err := os.ReadFile(file("crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(pem)
+	cfg.Cluster.TLSCA = file("crt")
+	clients := make([]*client.Client, 2)
+	for i := range clients {
+		own := cfg
+		own.Cluster.Name, own.DataDir = fmt.Sprint("n", i), file(fmt.Sprint("n", i))
+		own = own.withDefaults()
+		if err := own.validate(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := start(t.Context(), own, slog.New(slog.DiscardHandler), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := r.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		r.SetReady(true)
+		if clients[i], err = client.New(r.url(), client.Options{TLS: &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS13}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 30*time.Second, "each has two shards", func() bool {
+		list, err := clients[0].Cluster.ListNodes(t.Context(), connect.NewRequest(&nolav1.ListNodesRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes := list.Msg.GetNodes()
+		return len(nodes) == 2 && nodes[0].GetShards() == 2 && nodes[1].GetShards() == 2
+	})
+	code, err := os.ReadFile("../../testdata/guests/small/small.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clients[0].Modules.PushModule(t.Context(), connect.NewRequest(&nolav1.PushModuleRequest{Name: "small", Wasm: code})); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for calls, c := range clients { // one of them always stands on the wrong side
+		for i := range 12 {
+			r, err := c.Invoke(ctx, nola.ActorRef{Namespace: "default", Type: "small", ID: fmt.Sprint("a", i)}, "inc", nil)
+			if err != nil || string(r.Payload) != fmt.Sprint(calls+1) {
+				t.Fatalf("by way of server %d, actor %d: %q, %v", calls, i, r.Payload, err)
+			}
 		}
 	}
 }

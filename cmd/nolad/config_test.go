@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -245,13 +246,14 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 }
 
-func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) {
+// writeCertificate makes one for localhost, and for ips, that is its own authority.
+func writeCertificate(t *testing.T, certFile, keyFile string, serial int64, ips ...net.IP) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "localhost"}, NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "localhost"}, NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}, IPAddresses: ips}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package cqlfake
 
 import (
 	"crypto/md5" //nolint:gosec // names what is prepared, as real servers do
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,8 @@ type Config struct {
 	CommitlogSync string
 	// Username and Password are asked for, if there are any.
 	Username, Password string
+	// TLS, if set, is the server's side of all connections.
+	TLS *tls.Config
 }
 
 // Server is a running server. Its methods may be called at once.
@@ -66,6 +69,9 @@ func Start(config Config) (*Server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // Close ends it
 	if err != nil {
 		return nil, fmt.Errorf("cqlfake: %w", err)
+	}
+	if config.TLS != nil {
+		l = tls.NewListener(l, config.TLS)
 	}
 	s := &Server{
 		config: config, listener: l, codec: frame.NewCodec(), prepared: map[string]*prepared{}, conns: map[net.Conn]bool{},
