@@ -218,7 +218,7 @@ replication is changed with ALTER KEYSPACE, and the number of shards never.`,
 	c.Flags().IntVar(&schema.Replicas, "replicas", 3, "copies of each row per data centre, 1 to 20")
 	c.Flags().StringSliceVar(&schema.Datacenters, "datacenter", nil, "data centre of the keyspace; may be repeated (default: that of the node that answers)")
 	c.Flags().IntVar(&schema.Shards, "shards", cqlstore.ShardsDefault, "number of shards, 1 to 65,536; it never changes")
-	c.Flags().BoolVar(&schema.NoTablets, "no-tablets", false, "no tablets, for ScyllaDB before 2025.4")
+	c.Flags().BoolVar(&schema.NoTablets, "no-tablets", false, "no tablets, for ScyllaDB before 2025.4, which refuses conditional writes in them")
 	return c
 }
 

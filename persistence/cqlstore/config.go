@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -193,6 +194,7 @@ var (
 	ErrCredentials = errors.New("cqlstore: the cluster does not take the login")
 	ErrNoSchema    = errors.New("cqlstore: the keyspace has no schema of ours")
 	ErrSchema      = errors.New("cqlstore: the schema has a version that this program cannot use")
+	ErrTablets     = errors.New("cqlstore: this ScyllaDB takes no conditional writes in tablets")
 )
 
 // dial opens a session. c is valid and has its defaults.
@@ -286,6 +288,9 @@ type Server struct {
 	Sync       string // commitlog_sync, or ? if it may not be read
 	Replicas   int    // of the keyspace in the data centre; 0 if unknown
 	Mode       lane.Mode
+	// Tablets says that the keyspace has tablets, BareTablets that the Scylla, one before
+	// 2025.4, takes no conditional writes in them. Both at a time cannot work.
+	Tablets, BareTablets bool
 	// Why says why Mode was chosen. Warning is not empty if what was acknowledged
 	// may be lost when all replicas lose their power at once.
 	Why, Warning string
@@ -307,8 +312,14 @@ func (c Config) look(ctx context.Context, l *link) (Server, error) {
 	setting := stmtSettingRead
 	s.Flavour = "Cassandra"
 	var name string
-	if l.query(ctx, stmtScyllaRead).Scan(&name) == nil {
+	switch err := l.query(ctx, stmtScyllaRead).Scan(&name); {
+	case err == nil:
 		s.Flavour, setting = "Scylla", stmtScyllaSettingRead
+		if err := s.lookForTablets(ctx, l, c.Keyspace); err != nil {
+			return s, err
+		}
+	case !errors.Is(err, gocql.ErrNotFound):
+		return s, describe(stmtScyllaRead, err)
 	}
 	if err := l.query(ctx, setting, "commitlog_sync").Scan(&s.Sync); err != nil {
 		s.Sync = "?"
@@ -324,6 +335,23 @@ func (c Config) look(ctx context.Context, l *link) (Server, error) {
 	}
 	s.choose(c.Mode)
 	return s, nil
+}
+
+// lookForTablets asks a Scylla what it has of tablets. One that does not know the
+// question has none.
+func (s *Server) lookForTablets(ctx context.Context, l *link, keyspace string) error {
+	var features string
+	if err := l.query(ctx, stmtFeaturesRead).Scan(&features); err != nil && !refused(err) {
+		return describe(stmtFeaturesRead, err)
+	}
+	list := strings.Split(features, ",")
+	s.BareTablets = slices.Contains(list, "TABLETS") && !slices.Contains(list, "LWT_WITH_TABLETS")
+	var initial *int // null: the keyspace has none
+	if err := l.query(ctx, stmtTabletsRead, keyspace).Scan(&initial); err != nil && !errors.Is(err, gocql.ErrNotFound) && !refused(err) {
+		return describe(stmtTabletsRead, err)
+	}
+	s.Tablets = initial != nil
+	return nil
 }
 
 // choose picks the mode of new lanes.

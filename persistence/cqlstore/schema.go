@@ -99,6 +99,8 @@ func (s SchemaStatus) Usable() error {
 	switch {
 	case !s.Exists:
 		return fmt.Errorf("%w: there is no keyspace %s; make it with nolad schema setup", ErrNoSchema, s.Keyspace)
+	case s.Server.Tablets && s.Server.BareTablets:
+		return fmt.Errorf("%w, which needs version 2025.4, and keyspace %s has tablets: update ScyllaDB, or drop the keyspace and make it with nolad schema setup --no-tablets", ErrTablets, s.Keyspace)
 	case s.Version == 0 || s.Shards == 0 && s.Version <= SchemaVersion:
 		return fmt.Errorf("%w: the setup of keyspace %s was never finished; run nolad schema setup", ErrNoSchema, s.Keyspace)
 	case s.Version < SchemaVersion:
@@ -190,7 +192,9 @@ func missingTable(err error) bool {
 
 // SetupSchema makes the keyspace, the tables and the cluster's facts, as far as
 // they are missing. Of two at once one works, and the other waits for it and
-// takes what it finds, also if that is another number of shards. It answers ErrSchema for a schema that it does not know.
+// takes what it finds, also if that is another number of shards. It answers
+// ErrSchema for a schema that it does not know, and ErrTablets where that must be
+// made without tablets.
 func SetupSchema(ctx context.Context, c Config, schema Schema) (SchemaStatus, error) {
 	l, c, err := connect(c)
 	if err != nil {
@@ -206,7 +210,12 @@ func SetupSchema(ctx context.Context, c Config, schema Schema) (SchemaStatus, er
 	if err != nil {
 		return status, err
 	}
-	if !status.Exists {
+	switch err := status.Usable(); {
+	case errors.Is(err, ErrTablets):
+		return status, err
+	case !status.Exists && status.Server.BareTablets && !schema.NoTablets:
+		return status, fmt.Errorf("%w, which needs version 2025.4: run nolad schema setup --no-tablets", ErrTablets)
+	case !status.Exists:
 		if len(schema.Datacenters) == 0 {
 			schema.Datacenters = []string{status.Server.Datacenter}
 		}
@@ -228,8 +237,8 @@ func UpdateSchema(ctx context.Context, c Config) (SchemaStatus, error) {
 	if err != nil {
 		return status, err
 	}
-	if status.Version == 0 {
-		return status, status.Usable()
+	if err := status.Usable(); status.Version == 0 || errors.Is(err, ErrTablets) {
+		return status, err
 	}
 	return c.bring(ctx, l, 0)
 }

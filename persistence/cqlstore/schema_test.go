@@ -95,3 +95,55 @@ func TestSchemaTool(t *testing.T) {
 		t.Error("99 replicas were set up")
 	}
 }
+
+// TestTablets sets up on each kind of Scylla: where tablets take no conditional writes,
+// nothing is made in them, and a keyspace that has them is refused; elsewhere they serve.
+func TestTablets(t *testing.T) {
+	refused := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, cqlstore.ErrTablets) || !strings.Contains(err.Error(), "--no-tablets") || !strings.Contains(err.Error(), "2025.4") {
+			t.Errorf("%s: %v; want an error that says what to do", what, err)
+		}
+	}
+	for _, tt := range []struct {
+		tablets cqlfake.Tablets
+		without bool
+		good    bool
+	}{
+		{cqlfake.NoTablets, false, true},
+		{cqlfake.NoTablets, true, true},
+		{cqlfake.BareTablets, false, false},
+		{cqlfake.BareTablets, true, true},
+		{cqlfake.FullTablets, false, true},
+		{cqlfake.FullTablets, true, true},
+	} {
+		_, c := emptyServer(t, cqlfake.Config{Flavour: cqlfake.Scylla, Tablets: tt.tablets})
+		status, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, Shards: storetest.Shards, NoTablets: tt.without})
+		if !tt.good {
+			refused("a setup with tablets", err)
+			if status, err = cqlstore.ReadSchema(t.Context(), c); err != nil || status.Exists {
+				t.Errorf("a setup that was refused has left %+v, %v", status, err)
+			}
+			continue
+		}
+		if want := tt.tablets == cqlfake.FullTablets && !tt.without; err != nil || status.Server.Tablets != want {
+			t.Errorf("tablets %d, without them %v: %+v, %v; want tablets %v", tt.tablets, tt.without, status.Server, err, want)
+			continue
+		}
+		acquireAll(t, open(t, c), nil)
+	}
+
+	_, c := emptyServer(t, cqlfake.Config{Flavour: cqlfake.Scylla, Tablets: cqlfake.BareTablets})
+	executed(t, session(t, c), "CREATE KEYSPACE nola WITH replication = {'class': 'NetworkTopologyStrategy', 'datacenter1': 1}")
+	_, err := cqlstore.SetupSchema(t.Context(), c, cqlstore.Schema{Replicas: 1, NoTablets: true})
+	refused("a setup in a keyspace that has tablets", err)
+	_, err = cqlstore.UpdateSchema(t.Context(), c)
+	refused("an update", err)
+	_, err = cqlstore.Open(t.Context(), c)
+	refused("a server", err)
+	status, err := cqlstore.ReadSchema(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("the status", status.Usable())
+}

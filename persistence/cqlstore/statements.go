@@ -106,6 +106,8 @@ const (
 	stmtSettingRead
 	stmtScyllaRead
 	stmtScyllaSettingRead
+	stmtFeaturesRead
+	stmtTabletsRead
 	stmtServerRead
 	stmtAlive
 
@@ -223,6 +225,8 @@ var statements = [statementsEnd]struct {
 	stmtSettingRead:       {"setting read", local, "SELECT value FROM system_views.settings WHERE name = ?"},
 	stmtScyllaRead:        {"flavour read", local, "SELECT table_name FROM system_schema.tables WHERE keyspace_name = 'system' AND table_name = 'scylla_local'"},
 	stmtScyllaSettingRead: {"scylla setting read", local, "SELECT value FROM system.config WHERE name = ?"},
+	stmtFeaturesRead:      {"features read", local, "SELECT supported_features FROM system.local WHERE key = 'local'"},
+	stmtTabletsRead:       {"tablets read", local, "SELECT initial_tablets FROM system_schema.scylla_keyspaces WHERE keyspace_name = ?"},
 	stmtAlive:             {"alive", local, "SELECT release_version FROM system.local WHERE key = 'local'"},
 	stmtServerRead:        {"server read", local, "SELECT release_version, data_center, toTimestamp(now()) FROM system.local WHERE key = 'local'"},
 }

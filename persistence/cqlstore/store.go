@@ -120,7 +120,7 @@ const tenuresMax = 16
 
 // Open opens the store of a cluster that SetupSchema has made. It acquires no
 // shard, and opens no lane before the first Acquire. It answers ErrAway,
-// ErrCredentials, ErrNoSchema or ErrSchema, with what to do.
+// ErrCredentials, ErrNoSchema, ErrSchema or ErrTablets, with what to do.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	l, c, err := connect(c)
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 // engine holds the tables. Its methods are called under the server's mutex.
 type engine struct {
 	flavour   Flavour
+	tablets   Tablets
+	inTablets map[string]bool // keyspaces
 	keyspaces map[string]map[string]*table
 	ballot    int64 // timestamp of the last conditional write
 }
@@ -165,8 +167,15 @@ func (e *engine) define(statement any) result {
 		if s.replication["class"] == "" {
 			refuse("Missing replication strategy class")
 		}
+		if s.tablets != nil && e.flavour != Scylla {
+			refuse("Unknown property 'tablets'")
+		}
 		e.keyspaces[s.keyspace] = map[string]*table{}
 		e.put(name{"system_schema", "keyspaces"}, encodeText(s.keyspace), []byte{1}, encodeMap(s.replication))
+		if e.tablets != NoTablets && s.tablets["enabled"] != "false" {
+			e.inTablets[s.keyspace] = true
+			e.put(name{"system_schema", "scylla_keyspaces"}, encodeText(s.keyspace), []byte{0, 0, 0, 0})
+		}
 	case *createTable:
 		changed.Keyspace, changed.Object = s.table.keyspace, s.table.table
 		if e.createTable(s) {
@@ -189,6 +198,7 @@ func (e *engine) define(statement any) result {
 		if s.table.table == "" {
 			changed.Target = primitive.SchemaChangeTargetKeyspace
 			delete(e.keyspaces, s.table.keyspace)
+			delete(e.inTablets, s.table.keyspace)
 		} else {
 			_, ok = tables[s.table.table]
 			delete(tables, s.table.table)
@@ -501,6 +511,9 @@ func (e *engine) change(changes []*change, values [][][]byte) result {
 			t.apply(written, true)
 		}
 		return result{}
+	}
+	if keyspace := targets[0].table.name.keyspace; e.tablets == BareTablets && e.inTablets[keyspace] {
+		refuse("%s: LWT is not yet supported with tablets", targets[0].table.name)
 	}
 	for _, t := range targets {
 		if t.table != targets[0].table || !slices.EqualFunc(t.where.key, targets[0].where.key, bytes.Equal) {

@@ -37,6 +37,7 @@ type (
 		keyspace    string
 		ifNotExists bool
 		replication map[string]string
+		tablets     map[string]string // nil: it says nothing of them
 	}
 	createTable struct {
 		table       name
@@ -345,8 +346,11 @@ func (p *parser) createKeyspace() createKeyspace {
 		option := p.word()
 		p.expect("=")
 		value := p.option()
-		if option == "replication" {
+		switch option {
+		case "replication":
 			s.replication = value
+		case "tablets":
+			s.tablets = value
 		}
 		if !p.accept("and") {
 			return s

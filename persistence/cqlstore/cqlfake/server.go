@@ -25,10 +25,21 @@ const (
 	Scylla
 )
 
+// Tablets is what a Scylla has of them.
+type Tablets uint8
+
+// The ways with tablets. A keyspace has some unless it says that it wants none.
+const (
+	NoTablets   Tablets = iota
+	BareTablets         // without conditional writes, as before 2025.4
+	FullTablets
+)
+
 // Config says how a server behaves. The zero value is a Cassandra that syncs
 // before it acknowledges and lets everybody in.
 type Config struct {
 	Flavour Flavour
+	Tablets Tablets // of Scylla
 	// CommitlogSync is what the server says when it is asked: default batch.
 	CommitlogSync string
 	// Username and Password are asked for, if there are any.
@@ -75,7 +86,7 @@ func Start(config Config) (*Server, error) {
 	}
 	s := &Server{
 		config: config, listener: l, codec: frame.NewCodec(), prepared: map[string]*prepared{}, conns: map[net.Conn]bool{},
-		engine: engine{flavour: config.Flavour, keyspaces: map[string]map[string]*table{}},
+		engine: engine{flavour: config.Flavour, tablets: config.Tablets, inTablets: map[string]bool{}, keyspaces: map[string]map[string]*table{}},
 	}
 	s.engine.system(config)
 	s.serving.Go(s.accept)
