@@ -380,6 +380,41 @@ func TestScylla(t *testing.T) {
 	}
 }
 
+func TestTablets(t *testing.T) {
+	const replicated = " WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+	for _, tt := range []struct {
+		tablets  Tablets
+		with     string
+		initial  bool // whether the keyspace has some
+		accepted bool // a conditional write
+	}{
+		{NoTablets, "", false, true},
+		{BareTablets, "", true, false},
+		{BareTablets, " AND tablets = {'enabled': false}", false, true},
+		{FullTablets, "", true, true},
+		{FullTablets, " AND tablets = {'enabled': false}", false, true},
+	} {
+		_, session := start(t, Config{Flavour: Scylla, Tablets: tt.tablets})
+		for _, text := range []string{"CREATE KEYSPACE k" + replicated + tt.with, "CREATE TABLE k.t (k int PRIMARY KEY, v int)", "INSERT INTO k.t (k, v) VALUES (1, 1)"} {
+			if err := session.Query(text).Exec(); err != nil {
+				t.Fatalf("tablets %d: %s: %v", tt.tablets, text, err)
+			}
+		}
+		var initial *int
+		err := session.Query("SELECT initial_tablets FROM system_schema.scylla_keyspaces WHERE keyspace_name = 'k'").Scan(&initial)
+		if (initial != nil) != tt.initial || tt.initial != (err == nil) {
+			t.Errorf("tablets %d%s: the keyspace has %v, error %v", tt.tablets, tt.with, initial, err)
+		}
+		if err := session.Query("INSERT INTO k.t (k, v) VALUES (2, 1) IF NOT EXISTS").Exec(); (err == nil) != tt.accepted {
+			t.Errorf("tablets %d%s: a conditional write: %v", tt.tablets, tt.with, err)
+		}
+	}
+	_, session := start(t, Config{})
+	if err := session.Query("CREATE KEYSPACE k" + replicated + " AND tablets = {'enabled': false}").Exec(); err == nil {
+		t.Error("a Cassandra knows tablets")
+	}
+}
+
 func TestCredentialsAndOutage(t *testing.T) {
 	s, session := start(t, Config{Username: "nola", Password: "secret"})
 	create(t, session)
