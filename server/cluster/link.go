@@ -266,7 +266,10 @@ func errUnreachable(node string, err error) *nola.Error {
 // neverSent reports whether no connection came about.
 func neverSent(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &op) && op.Op == "dial"
+	var certificate *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &op) && op.Op == "dial" ||
+		errors.As(err, &certificate) || errors.As(err, &header) // it is no TLS that is spoken there
 }
 
 func rootOf(err error) string {

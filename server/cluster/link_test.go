@@ -73,5 +73,8 @@ func TestLinkOverTLS(t *testing.T) {
 		if reached := connect.CodeOf(err) == connect.CodeUnimplemented && asked.Load() == 1; err == nil || reached != tt.reached || !tt.reached && asked.Load() != 0 {
 			t.Errorf("%s: asked %d times, error %v; want it reached %v", name, asked.Load(), err, tt.reached)
 		}
+		if !tt.reached && tt.conf != nil && !neverSent(err) {
+			t.Errorf("%s: %v counts as one that may have been executed", name, err)
+		}
 	}
 }
