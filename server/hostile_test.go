@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,12 +66,13 @@ func hostileCorpus(t *testing.T) []hostile {
 
 // What the corpus is held to end to end.
 const (
-	hostileBudget   = 256 << 20 // memory of instances
-	hostileDeadline = 100       // ms, of calls that end by it
+	hostileBudget   = 256 << 20              // memory of instances
+	hostileDeadline = 100 * time.Millisecond // of calls that end by it
 	// hostileOverrun is how long after its deadline a call may be answered: 50 ms on
-	// a machine of one's own. The best of some tries counts, and the bound leaves room
+	// a machine of one's own. The median of some tries counts, and the bound leaves room
 	// for machines that are shared; what was measured is in the log.
 	hostileOverrun = 500 * time.Millisecond
+	hostilePrompt  = 50 * time.Millisecond
 	hostileTries   = 5
 	hostileHeapMax = 1 << 30 // of the heap, beyond what was there: compiling takes most of it
 )
@@ -130,7 +132,7 @@ func TestHostileCorpusOnAServer(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	close(stop)
 	wg.Wait()
-	t.Logf("%d modules; the good actor answered %d calls; latest answer %s after its deadline (%s); heap grew by %d MiB",
+	t.Logf("%d modules; the good actor answered %d calls; the latest half of answers %s after its deadline or more (%s); heap grew by %d MiB",
 		len(corpus), calls, worst, worstName, (int64(after.HeapSys)-int64(before.HeapSys))>>20)
 	if more := int64(after.HeapSys) - int64(before.HeapSys); more > hostileHeapMax {
 		t.Errorf("the heap grew by %d MiB", more>>20)
@@ -175,27 +177,26 @@ func (h hostile) play(t *testing.T, s *nolatest.Server) (over time.Duration) {
 		return 0
 	}
 	good("before")
-	limit := 10_000 * time.Millisecond
+	limit := 10 * time.Second // for what ends by another limit; TestHostileGuestsEndAtTheirDeadline gives it little
 	if h.Reason == string(nola.ReasonDeadlineExceeded) {
-		limit = hostileDeadline * time.Millisecond
+		limit = hostileDeadline
 	}
-	for try := range hostileTries {
+	var late []time.Duration
+	for range hostileTries {
 		began := time.Now()
 		a := post(t, at, payload, "Connect-Timeout-Ms", fmt.Sprint(limit.Milliseconds()))
-		took := time.Since(began) - limit
-		if try == 0 || took < over {
-			over = took
-		}
+		late = append(late, time.Since(began)-limit)
 		if a.fault.Reason != h.Reason || !strings.Contains(a.fault.Message, h.Text) {
 			t.Errorf("it ended with %d %.300q, want %s, a text with %q", a.status, a.body, h.Reason, h.Text)
 		}
 		good("after")
-		if over <= 50*time.Millisecond {
-			break
+		slices.Sort(late)
+		if len(late) > hostileTries/2 && late[hostileTries/2] <= hostilePrompt {
+			break // the rest does not change much in the median
 		}
 	}
-	if over > hostileOverrun {
-		t.Errorf("it was answered %s after its deadline, %s are allowed", over, hostileOverrun)
+	if over = late[hostileTries/2]; over > hostileOverrun {
+		t.Errorf("half of the answers came %s after its deadline or more, %s are allowed: %s", over, hostileOverrun, late)
 	}
 	return over
 }

@@ -6,9 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"math"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,10 @@ func (h hostile) code(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	return code
+}
+
+func (h hostile) manifest() nola.Manifest {
+	return nola.Manifest{Limits: nola.Limits{Steps: h.Steps, HostCalls: h.HostCalls}}
 }
 
 // check compares an error with the one that must come.
@@ -137,7 +142,7 @@ func TestHostileCorpus(t *testing.T) {
 					t.Errorf("the neighbour answers %q", got)
 				}
 			}()
-			m, err := r.Prepare(context.Background(), h.code(t), nola.Manifest{Limits: nola.Limits{Steps: h.Steps, HostCalls: h.HostCalls}})
+			m, err := r.Prepare(context.Background(), h.code(t), h.manifest())
 			if h.At == "push" {
 				h.check(t, err)
 				return
@@ -178,32 +183,157 @@ func TestHostileCorpus(t *testing.T) {
 }
 
 // misbehave runs the misdeed and demands that it ends in time and takes no more
-// memory than it may. A turn that others kept from its processor gets further
-// tries: what the host itself allows shows in the best of them.
+// memory than it may. Others may keep a turn from its processor: the median of
+// some tries counts.
 func (h hostile) misbehave(t *testing.T, m nola.Module) (err error) {
 	t.Helper()
-	limit := 10 * time.Second // for what ends by another limit
-	if h.Reason == string(nola.ReasonDeadlineExceeded) {
-		limit = hostileDeadline
+	if h.Reason != string(nola.ReasonDeadlineExceeded) {
+		_, err = h.turn(t, m, 10*time.Second) // it ends by another limit
+		return err
 	}
-	best := time.Duration(math.MaxInt64)
+	var late []time.Duration
 	for range hostileTries {
-		i := instantiate(t, m)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start := time.Now()
-		_, err = i.Invoke(&nola.Turn{Operation: "op", Payload: bytes.Repeat([]byte("p"), 64<<10), Deadline: start.Add(limit)}, newWorld())
-		best = min(best, time.Since(start)-limit)
-		runtime.ReadMemStats(&after)
-		if more := int64(after.HeapSys) - int64(before.HeapSys); more > hostileBudget {
-			t.Errorf("it took %d MiB of memory", more>>20)
-		}
-		if best <= hostileOverrun {
-			return err
+		var over time.Duration
+		over, err = h.turn(t, m, hostileDeadline)
+		late = append(late, over)
+		slices.Sort(late)
+		if len(late) > hostileTries/2 && late[hostileTries/2] <= hostileOverrun {
+			return err // the rest does not change the median
 		}
 	}
-	t.Errorf("it outlived its deadline by %s, at most %s are allowed", best, hostileOverrun)
+	t.Errorf("half of the time it outlived its deadline by %s or more, at most %s are allowed: %s", late[hostileTries/2], hostileOverrun, late)
 	return err
+}
+
+// turn runs the misdeed once, and answers how long after its deadline it ended.
+func (h hostile) turn(t *testing.T, m nola.Module, limit time.Duration) (over time.Duration, err error) {
+	t.Helper()
+	i := instantiate(t, m)
+	defer i.Close()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	_, err = i.Invoke(&nola.Turn{Operation: "op", Payload: bytes.Repeat([]byte("p"), 64<<10), Deadline: start.Add(limit)}, newWorld())
+	over = time.Since(start) - limit
+	runtime.ReadMemStats(&after)
+	if more := int64(after.HeapSys) - int64(before.HeapSys); more > hostileBudget {
+		t.Errorf("it took %d MiB of memory", more>>20)
+	}
+	return over, err
+}
+
+// TestHostileGuestsEndAtTheirDeadline takes the budgets off those that end by one,
+// so that they go on until another limit ends them, or their deadline.
+func TestHostileGuestsEndAtTheirDeadline(t *testing.T) {
+	r := newRuntime(t, wasmhost.Config{InstancesBytesMax: hostileBudget})
+	spun := 0
+	for _, h := range hostileCorpus(t) {
+		if h.At != "turn" || h.Limit != "steps" && h.Limit != "host_calls" {
+			continue
+		}
+		t.Run(h.Name, func(t *testing.T) {
+			h.Reason, h.Steps, h.HostCalls = string(nola.ReasonDeadlineExceeded), 1<<62, 10_000_000
+			m := prepare(t, r, h.code(t), h.manifest())
+			err := h.misbehave(t, m)
+			if reason, limit := reasonOf(t, err); reason == nola.ReasonDeadlineExceeded {
+				spun++
+			} else {
+				t.Logf("it ends by %s %s: %v", reason, limit, err)
+			}
+		})
+	}
+	if spun < 5 {
+		t.Errorf("only %d modules spin", spun)
+	}
+}
+
+// TestCollectionBesideHostileGuests collects garbage, which stops all goroutines for
+// a moment, while a guest misbehaves over and over. A collection takes as long as it
+// may, or not much longer than beside a loop of Go: on a busy machine that takes longer
+// too. With no way to stop the guest it would last until the guest's turn ends.
+func TestCollectionBesideHostileGuests(t *testing.T) {
+	const (
+		collectionMax = 20 * time.Millisecond * hostSlowdown
+		besideGoMax   = 3 // times
+		tries         = 3
+		deadline      = 2 * time.Second * hostSlowdown
+	)
+	enough := nola.Errorf(nola.ReasonCanceled, "enough")
+	r := newRuntime(t, wasmhost.Config{InstancesBytesMax: hostileBudget})
+	worst, worstName := time.Duration(0), ""
+	for _, h := range hostileCorpus(t) {
+		if h.At != "turn" {
+			continue
+		}
+		t.Run(h.Name, func(t *testing.T) {
+			m := prepare(t, r, h.code(t), h.manifest())
+			var current atomic.Pointer[nola.Instance]
+			misbehave := func() {
+				i, err := m.Instantiate(nola.ActorRef{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer i.Close()
+				current.Store(&i)
+				_, _ = i.Invoke(&nola.Turn{Operation: "op", Payload: []byte("p"), Deadline: time.Now().Add(deadline)}, newWorld()) // TestHostileCorpus says how it ends
+			}
+			interrupt := func() {
+				if i := current.Load(); i != nil {
+					(*i).Interrupt(enough)
+				}
+			}
+			var beside, besideGo time.Duration
+			for range tries {
+				if beside = collectionBeside(misbehave, interrupt); beside <= collectionMax {
+					break
+				}
+				if besideGo = collectionBeside(func() {}, func() {}); beside <= besideGoMax*besideGo {
+					break
+				}
+			}
+			if beside > worst {
+				worst, worstName = beside, h.Name
+			}
+			if beside > max(collectionMax, besideGoMax*besideGo) {
+				t.Errorf("half of the collections beside it took %s or more, at most %s are allowed; beside a loop of Go %s", beside, collectionMax, besideGo)
+			}
+		})
+	}
+	t.Logf("the slowest half took %s or more, beside %s", worst, worstName)
+}
+
+// collectionBeside is the median of what some collections take while another goroutine
+// does something over and over; interrupt has it end early.
+func collectionBeside(something, interrupt func()) time.Duration {
+	const collections = 9
+	var stop atomic.Bool
+	begun, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		close(begun)
+		for !stop.Load() {
+			something()
+		}
+	}()
+	<-begun
+	var took []time.Duration
+	for range collections {
+		start := time.Now()
+		runtime.GC()
+		took = append(took, time.Since(start))
+	}
+	stop.Store(true)
+	for {
+		interrupt() // until it is heard: a turn may not have begun
+		select {
+		case <-done:
+			slices.Sort(took)
+			return took[collections/2]
+		default:
+			runtime.Gosched()
+		}
+	}
 }
 
 // TestThirdGuestGetsItsShare spins two guests on two processors and counts the
