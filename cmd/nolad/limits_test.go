@@ -310,7 +310,8 @@ func TestHostileGuests(t *testing.T) {
 }
 
 // TestHostileGuestsTogether: guests that loop for ever on more actors than there
-// are processors may delay others up to the deadline, and lose them nothing.
+// are processors may delay others of their namespace up to the deadline, and lose them
+// nothing. TestHostileNeighbours has others in a namespace of their own.
 func TestHostileGuestsTogether(t *testing.T) {
 	p := serve(t, t.TempDir())
 	c := dial(t, p.url, client.Options{Retries: -1})
