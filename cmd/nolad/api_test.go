@@ -8,6 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -242,13 +245,62 @@ func TestReflectionHealthCORSMetrics(t *testing.T) {
 		`nola_rpc_total{code="ok",procedure="/nola.v1.ActorService/Invoke"} 1`,
 		`nola_turns_total{kind="call",reason="OK"} 2`,
 		"nola_activations 1", "nola_shards 256", "nola_commits_total", "go_goroutines", "process_resident_memory_bytes",
+		"nola_slots_made_total 1\n", "\nnola_slots_dropped_total 0\n", "\nnola_slots_evicted_total 0\n",
 	} {
 		if !strings.Contains(metrics.body, want) {
 			t.Errorf("/metrics has no %q", want)
 		}
 	}
+	// Who comes gets the slot of one that has left.
+	reused := func() (n int) {
+		text := request(t, http.MethodGet, "http://"+admin+"/metrics", "").body
+		_, rest, _ := strings.Cut(text, "\nnola_slots_reused_total ")
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			t.Fatalf("nola_slots_reused_total: %v in\n%s", err, text)
+		}
+		return n
+	}
+	before := reused()
+	eventually(t, 10*time.Second, "a slot is used again", func() bool {
+		invoke(t, c, "counter", "bob", "inc", "")
+		if _, err := c.Actors.DeleteActor(t.Context(), connect.NewRequest(&nolav1.DeleteActorRequest{Actor: actorMessage("counter", "bob")})); err != nil {
+			t.Fatal(err)
+		}
+		return reused() > before
+	})
 	if a := request(t, http.MethodGet, "http://"+admin+"/debug/pprof/goroutine?debug=1", ""); a.status != http.StatusOK {
 		t.Errorf("pprof: %d", a.status)
+	}
+}
+
+// TestTop: nolactl shows what the turns of an actor have cost.
+func TestTop(t *testing.T) {
+	p := serve(t, t.TempDir())
+	c := p.dial()
+	push(t, c, "counter")
+	for range 3 {
+		invoke(t, c, "counter", "alice", "inc", "")
+	}
+	invoke(t, c, "counter", "bob", "inc", "")
+	nolactl := filepath.Join(t.TempDir(), "nolactl")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", nolactl, "../nolactl").CombinedOutput(); err != nil {
+		t.Fatalf("building nolactl: %v\n%s", err, out)
+	}
+	top := func(by string) string {
+		out, err := exec.CommandContext(t.Context(), nolactl, "top", by, "--server", p.url, "--sort", "turns").Output()
+		if err != nil {
+			t.Fatalf("nolactl top %s: %v\n%s", by, err, out)
+		}
+		return string(out)
+	}
+	for by, want := range map[string]string{
+		"actor":     `(?m)^default:counter/alice +3 +[1-9]\d* +[1-9]\d*% +\S*[1-9]\S*s\n^default:counter/bob +1 `,
+		"type":      `(?m)^default:counter +4 +[1-9]\d* +100% `,
+		"namespace": `(?m)^default +4 +[1-9]\d* +100% `,
+	} {
+		if got := top(by); !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("nolactl top %s says\n%s", by, got)
+		}
 	}
 }
 
