@@ -398,8 +398,8 @@ func TestConcurrentCanaryInMemoryMode(t *testing.T) {
 	for name, config := range memories {
 		t.Run(name, func(t *testing.T) {
 			r := newRuntime(t, config)
-			m := prepare(t, r, hoarder(), memoryMode)
-			plain := prepare(t, r, hoarder(), nola.Manifest{}) // uses the same slots, and keeps nothing
+			m := prepare(t, r, hoarder(hoardPages), memoryMode)
+			plain := prepare(t, r, hoarder(hoardPages), nola.Manifest{}) // uses the same slots, and keeps nothing
 			const actors, workers = 16, 4
 			var wg sync.WaitGroup
 			for worker := range workers {
@@ -416,15 +416,17 @@ func TestConcurrentCanaryInMemoryMode(t *testing.T) {
 						for at := range sent {
 							sent[at] = byte(random.Uint32())
 						}
-						failing := random.IntN(8) == 0
-						if failing { // what a turn does that is not kept never happened
+						if random.IntN(8) == 0 { // what a turn does that is not kept never happened
 							k.wake(t)
-							_, _ = invoke(k.instance, w, "mark", string(sent))
+							operation := []string{"mark", hoardFail, hoardTrap}[random.IntN(3)]
+							if _, err := invoke(k.instance, w, operation, string(sent)); (err == nil) != (operation == "mark") {
+								t.Errorf("%s ends with %v", operation, err)
+							}
 							k.sleep()
 							continue
 						}
 						reply, err := k.turn(t, w, call{"mark", string(sent)})
-						if err != nil || !bytes.Equal([]byte(reply), hoarded(last[a])) {
+						if err != nil || !bytes.Equal([]byte(reply), hoarded(hoardPages, last[a])) {
 							t.Errorf("worker %d (seed 2, %d), turn %d of actor %d: %v; the memory is not as its own turns left it", worker, worker, n, a, err)
 							return
 						}
@@ -439,7 +441,7 @@ func TestConcurrentCanaryInMemoryMode(t *testing.T) {
 								return
 							}
 							reply, err := invoke(i, w, "mark", string(sent))
-							if err != nil || !bytes.Equal([]byte(reply), hoarded(nil)) {
+							if err != nil || !bytes.Equal([]byte(reply), hoarded(hoardPages, nil)) {
 								t.Errorf("worker %d (seed 2, %d), turn %d: %v; an actor that keeps nothing sees something", worker, worker, n, err)
 							}
 							i.Close()
