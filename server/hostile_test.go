@@ -203,9 +203,14 @@ func (h hostile) play(t *testing.T, s *nolatest.Server) (over time.Duration) {
 
 // TestCollectionBesideSpinningGuests collects garbage, which stops all goroutines
 // for a moment, again and again while two guests spin on two processors. Each
-// collection is over before they are.
+// collection is over before they are, and most are long before.
 func TestCollectionBesideSpinningGuests(t *testing.T) {
-	const collections = 8 // fewer than a busy machine does in the time of one call
+	const (
+		collections = 8 // fewer than a busy machine does in the time of one call
+		// collectionMax leaves room for the race detector and for machines that are
+		// shared; TestCollectionBesideHostileGuests of wasmhost does not.
+		collectionMax = 200 * time.Millisecond
+	)
 	s := start(t)
 	for _, h := range hostileCorpus(t) {
 		if h.Name == "loop-to-deadline" {
@@ -227,18 +232,22 @@ func TestCollectionBesideSpinningGuests(t *testing.T) {
 		s.Node.AdminHandler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		return strings.Contains(answer.Body.String(), "\nnola_unanswered_calls 2\n")
 	})
-	var longest time.Duration
+	var took []time.Duration
 	for range collections {
 		began := time.Now()
 		runtime.GC()
-		longest = max(longest, time.Since(began))
+		took = append(took, time.Since(began))
 		select {
 		case err := <-ended:
 			t.Fatalf("a guest has ended with %v before the collections", err)
 		default:
 		}
 	}
-	t.Logf("%d collections beside two spinning guests, the longest took %s", collections, longest)
+	slices.Sort(took)
+	t.Logf("%d collections beside two spinning guests took %s", collections, took)
+	if median := took[collections/2]; median > collectionMax {
+		t.Errorf("half of the collections took %s or more, at most %s are allowed", median, collectionMax)
+	}
 	cancel()
 	for range cap(ended) {
 		if err := <-ended; err == nil || errors.Is(err, &nola.Error{Reason: nola.ReasonInternal}) {
