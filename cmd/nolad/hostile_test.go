@@ -30,7 +30,7 @@ import (
 // tools/hostile.
 type hostile struct {
 	Name, File, At, Reason string
-	Steps                  uint64
+	Steps, MemoryBytes     uint64
 	HostCalls              uint32
 }
 
@@ -58,7 +58,7 @@ func pushHostile(t testing.TB, c *client.Client, namespace string) (corpus []hos
 		if err != nil {
 			t.Fatal(err)
 		}
-		pushTo(t, c, namespace, h.Name, code, &nolav1.ModuleLimits{StepsPerTurn: h.Steps, HostCalls: h.HostCalls})
+		pushTo(t, c, namespace, h.Name, code, &nolav1.ModuleLimits{StepsPerTurn: h.Steps, HostCalls: h.HostCalls, MemoryBytes: h.MemoryBytes})
 	}
 	return corpus
 }
