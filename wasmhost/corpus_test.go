@@ -258,7 +258,10 @@ func TestCollectionBesideHostileGuests(t *testing.T) {
 		besideGoMax   = 3 // times
 		tries         = 3
 		deadline      = 2 * time.Second * hostSlowdown
-		denseSlower   = 3 // times
+	)
+	const (
+		collectionMaxDense = 3 * collectionMax
+		besideGoMaxDense   = 3 * besideGoMax
 	)
 	// A step stands for up to 256 instructions without a loop: a guest that has thousands
 	// of them in its loops takes longer from one visit to the host to the next.
@@ -288,18 +291,17 @@ func TestCollectionBesideHostileGuests(t *testing.T) {
 					(*i).Interrupt(enough)
 				}
 			}
-			slower := time.Duration(1)
+			least, times := collectionMax, besideGoMax
 			if slices.Contains(dense, h.Name) {
-				slower = denseSlower
+				least, times = collectionMaxDense, besideGoMaxDense
 			}
 			var beside, besideGo, most time.Duration
 			for range tries {
-				beside, most = collectionBeside(misbehave, interrupt), slower*collectionMax
-				if beside <= most {
+				if beside, most = collectionBeside(misbehave, interrupt), least; beside <= most {
 					break
 				}
 				besideGo = collectionBeside(func() {}, func() {})
-				if most = max(most, slower*besideGoMax*besideGo); beside <= most {
+				if most = max(least, besideGo*time.Duration(times)); beside <= most {
 					break
 				}
 			}
