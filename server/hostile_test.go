@@ -34,6 +34,7 @@ type hostile struct {
 	Name, File, At, Reason, Text string
 	Steps                        uint64
 	HostCalls                    int
+	MemoryBytes                  uint64
 
 	code []byte
 }
@@ -143,7 +144,7 @@ func TestHostileCorpusOnAServer(t *testing.T) {
 // was answered.
 func (h hostile) play(t *testing.T, s *nolatest.Server) (over time.Duration) {
 	t.Helper()
-	manifest := &nolav1.ModuleManifest{Limits: &nolav1.ModuleLimits{StepsPerTurn: h.Steps, HostCalls: uint32(h.HostCalls)}}
+	manifest := &nolav1.ModuleManifest{Limits: &nolav1.ModuleLimits{StepsPerTurn: h.Steps, HostCalls: uint32(h.HostCalls), MemoryBytes: h.MemoryBytes}}
 	_, err := s.Client.Modules.PushModule(t.Context(), connect.NewRequest(&nolav1.PushModuleRequest{Namespace: "hostile", Name: h.Name, Wasm: h.code, Manifest: manifest}))
 	switch {
 	case h.At == "push":

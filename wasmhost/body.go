@@ -4,8 +4,6 @@ package wasmhost
 const (
 	instructionsPerStep = 256 // of a function's or a loop's body
 	localsPerFrame      = 32  // a frame with so many locals counts twice
-	bytesPerStep        = 64  // moved by a bulk operation
-	elementsPerStep     = 8   // the same in tables
 )
 
 // edit is a change to the body of a function at one place.
@@ -19,7 +17,7 @@ type editKind uint8
 
 const (
 	editCharge editKind = iota // insert: take value steps
-	editBulk                   // insert: take as many steps as the top of the stack says, shifted right by value
+	editBulk                   // replace: a bulk operation that is charged for
 	editCall                   // replace the operand: the function, one further
 	editReturn                 // replace: a branch by value labels, out of the body
 )
@@ -34,7 +32,7 @@ type body struct {
 	instructions int
 	edits        []edit
 	calls        bool // it calls functions, so its depth counts
-	bulk         bool // it needs a local to charge for bulk operations
+	bulks        int  // bulk operations
 }
 
 // block is an open block, loop or if.
@@ -45,8 +43,8 @@ type block struct {
 
 // scan reads the body of a function and notes what the meter has to change. It
 // refuses what is not WebAssembly 2.0 without threads, and every operand that
-// could come to mean something else by what the meter adds: types, globals,
-// locals, labels.
+// could come to mean something else by what the meter adds: types, functions,
+// globals, locals, labels.
 func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b body, _ []block, err error) {
 	r := newReader(code, "code")
 	b = body{view: code, edits: edits[:0]}
@@ -107,7 +105,7 @@ func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b bod
 			b.edits = append(b.edits, edit{at: start, end: r.at, kind: editReturn, value: uint64(len(blocks) - 1)})
 		case op == 0x10, op == 0xd2: // call, ref.func
 			at := r.at
-			f := r.u32()
+			f := m.function(r)
 			b.calls = b.calls || op == 0x10
 			if int64(f) >= int64(m.imports) {
 				b.edits = append(b.edits, edit{at: at, end: r.at, kind: editCall, value: uint64(f) + 1})
@@ -123,32 +121,17 @@ func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b bod
 		case op == 0x23, op == 0x24: // global.get, global.set
 			m.global(r)
 		case op == 0xfc:
-			at := start
-			sub := r.u32()
-			switch {
+			k := r.bulk()
+			switch sub := k.sub; {
 			case sub <= 7: // saturating truncations
-			case sub == 8, sub == 10, sub == 12, sub == 14: // memory.init, memory.copy, table.init, table.copy
-				r.u32()
-				r.u32()
-			case sub <= 17: // data.drop, memory.fill, elem.drop, table.grow, table.size, table.fill
-				r.u32()
+			case sub <= 17:
+				m.lasting = m.lasting || sub != memoryCopy && sub != memoryFill && sub != tableSize
+				if k.moves() {
+					b.bulks++
+					b.edits = append(b.edits, edit{at: start, end: r.at, kind: editBulk})
+				}
 			default:
-				r.unknown(at, "0xfc %d", sub)
-			}
-			switch sub {
-			case 8, 9, 12, 13, 14, 15, 17: // memory.init, data.drop, table.init, elem.drop, table.copy, table.grow, table.fill
-				m.lasting = true
-			}
-			shift := uint64(0)
-			switch sub {
-			case 8, 10, 11:
-				shift = bitsOf(bytesPerStep)
-			case 12, 14, 17:
-				shift = bitsOf(elementsPerStep)
-			}
-			if shift > 0 {
-				b.bulk = true
-				b.edits = append(b.edits, edit{at: at, end: at, kind: editBulk, value: shift})
+				r.unknown(start, "0xfc %d", sub)
 			}
 		case op == 0xfd:
 			r.vector(start)
@@ -175,15 +158,6 @@ func (m *parsed) scan(index int, code view, edits []edit, blocks []block) (b bod
 
 func weigh(instructions int) uint64 { return 1 + uint64(instructions)/instructionsPerStep }
 
-func bitsOf(powerOfTwo uint64) uint64 {
-	n := uint64(0)
-	for powerOfTwo > 1 {
-		powerOfTwo >>= 1
-		n++
-	}
-	return n
-}
-
 func (r *reader) valueType() byte {
 	t := r.u8()
 	if r.err == nil && (t < typeV128 || t > typeI32) && t != typeFuncref && t != typeExtern {
@@ -204,6 +178,14 @@ func (m *parsed) blockType(r *reader) {
 	if t := r.signed(33); r.err == nil && (t < 0 || t >= int64(len(m.types))) {
 		r.fail("block type %d does not exist, there are %d types", t, len(m.types))
 	}
+}
+
+func (m *parsed) function(r *reader) uint32 {
+	n := r.u32()
+	if have := m.imports + len(m.functions); r.err == nil && int64(n) >= int64(have) {
+		r.fail("function %d does not exist, there are %d", n, have)
+	}
+	return n
 }
 
 func (m *parsed) global(r *reader) {

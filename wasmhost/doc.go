@@ -42,7 +42,7 @@
 //     host checks the step budget, the deadline and interrupts, and there the
 //     scheduler and the collector of the whole process get their turn. A step
 //     stands for a bounded amount of work: function entries and loop heads weigh
-//     what their bodies hold, bulk operations what they move.
+//     what their bodies hold, bulk operations what they move, a piece at a time.
 //   - Nothing of an activation is left in a slot for the next one, and what they
 //     draw at random differs, be it from generators that the image holds seeded.
 //   - Slots hold no more than Config.InstancesBytesMax together.

@@ -18,13 +18,13 @@ package wasmhost
 //     functions cannot recurse and go uncounted.
 //
 // An entry or a loop weighs one step and one more for each 256 instructions of
-// its body, so that a step stands for a bounded stretch of straight code; a bulk
-// operation weighs what it moves.
+// its body, so that a step stands for a bounded stretch of straight code. A bulk
+// operation weighs what it moves, and moves much piece by piece (bulk.go).
 //
 // The import follows the guest's own imports, so that every function defined in
 // the module moves one number up: in calls, references, exports, elements and
-// the start section. Sections in which numbers might hide (names and other
-// custom ones) are dropped.
+// the start section. Functions of the meter's own follow those of the guest.
+// Sections in which numbers might hide (names and other custom ones) are dropped.
 const (
 	meterModule = "nola"
 	meterImport = "yield"
@@ -44,7 +44,7 @@ const (
 // module is written without what the layout holds; the layout that was heeded
 // is returned, none if the code does what a reset could not take back.
 func (m *parsed) meter(depth int, l *layout) ([]byte, *layout, error) {
-	w := &meterer{parsed: m, layout: l, steps: uint64(m.globals), depth: uint64(m.globals) + 1, yield: uint64(m.imports), blockTypes: map[string]int64{}}
+	w := &meterer{parsed: m, layout: l, steps: uint64(m.globals), depth: uint64(m.globals) + 1, yield: uint64(m.imports), typeNumbers: map[signature]uint64{}, movers: map[bulk]uint64{}}
 	w.out = make([]byte, 0, m.size()*5/4+1024)
 	w.out = append(w.out, "\x00asm\x01\x00\x00\x00"...)
 
@@ -62,7 +62,7 @@ func (m *parsed) meter(depth int, l *layout) ([]byte, *layout, error) {
 	}{
 		{secType, w.typeSection},
 		{secImport, w.importSection},
-		{secFunction, w.keep},
+		{secFunction, w.functionSection},
 		{secTable, w.tableSection},
 		{secMemory, w.memorySection},
 		{secGlobal, func(b []byte) ([]byte, error) { return w.globalSection(b, depth) }},
@@ -98,7 +98,10 @@ type meterer struct {
 	yield        uint64  // function
 	out          []byte
 	newTypes     []signature // appended to the guest's and to that of the import
-	blockTypes   map[string]int64
+	typeNumbers  map[signature]uint64
+	movers       map[bulk]uint64 // functions
+	moverTypes   []uint64        // of each, in the order of their numbers
+	moverCode    []byte
 }
 
 func (m *parsed) size() int {
@@ -111,8 +114,6 @@ func (m *parsed) size() int {
 
 // yieldType is the number of the type of the import; further new types follow.
 func (w *meterer) yieldType() uint64 { return uint64(len(w.types)) }
-
-func (w *meterer) keep(b []byte) ([]byte, error) { return b, nil }
 
 func (w *meterer) dataSection(b []byte) ([]byte, error) {
 	if w.layout != nil {
@@ -150,6 +151,17 @@ func (w *meterer) importSection(old []byte) ([]byte, error) {
 	b = appendName(b, meterImport)
 	b = append(b, kindFunction)
 	return appendUnsigned(b, w.yieldType()), nil
+}
+
+func (w *meterer) functionSection(old []byte) ([]byte, error) {
+	if len(w.moverTypes) == 0 {
+		return old, nil
+	}
+	b := extend(old, len(w.moverTypes))
+	for _, t := range w.moverTypes {
+		b = appendUnsigned(b, t)
+	}
+	return b, nil
 }
 
 func (w *meterer) tableSection(old []byte) ([]byte, error) {
@@ -200,17 +212,16 @@ func (w *meterer) exportSection(old []byte) ([]byte, error) {
 	}
 	b := appendUnsigned(make([]byte, 0, len(old)+32), uint64(n)+uint64(more))
 	for range n {
-		name, kind, index := r.name(), r.u8(), r.u32()
-		switch kind {
-		case kindFunction:
-			b = appendUnsigned(append(appendName(b, name), kind), w.moved(index))
-		case kindGlobal:
-			if int64(index) >= int64(w.globals) {
+		name, kind := r.name(), r.u8()
+		b = append(appendName(b, name), kind)
+		if kind == kindFunction {
+			b = appendUnsigned(b, w.moved(w.function(r)))
+		} else {
+			index := r.u32()
+			if kind == kindGlobal && int64(index) >= int64(w.globals) {
 				r.fail("export %q: global %d does not exist, there are %d", name, index, w.globals)
 			}
-			fallthrough
-		default:
-			b = appendUnsigned(append(appendName(b, name), kind), uint64(index))
+			b = appendUnsigned(b, uint64(index))
 		}
 		if r.err != nil {
 			return nil, r.err
@@ -239,7 +250,7 @@ func (w *meterer) startSection(old []byte) ([]byte, error) {
 		return nil, nil
 	}
 	r := newReader(w.sections[secStart], "start")
-	f := r.u32()
+	f := w.function(r)
 	r.end()
 	if r.err != nil {
 		return nil, r.err
@@ -268,8 +279,7 @@ func (w *meterer) constant(b []byte, r *reader) []byte {
 		case 0x23:
 			w.global(r)
 		case 0xd2:
-			f := r.u32()
-			b = appendUnsigned(append(b, op), w.moved(f))
+			b = appendUnsigned(append(b, op), w.moved(w.function(r)))
 			continue
 		case 0xfd:
 			r.vector(start)
@@ -320,7 +330,7 @@ func (w *meterer) elementSection(old []byte) ([]byte, error) {
 			if expressions {
 				b = w.constant(b, r)
 			} else {
-				b = appendUnsigned(b, w.moved(r.u32()))
+				b = appendUnsigned(b, w.moved(w.function(r)))
 			}
 			if r.err != nil {
 				break
@@ -356,7 +366,9 @@ func (w *meterer) declared(b []byte, r *reader, flags uint32) []byte {
 
 // code writes the code section.
 func (w *meterer) code() ([]byte, error) {
-	out := appendUnsigned(make([]byte, 0, len(w.sections[secCode].bytes)*5/4+64), uint64(len(w.codes)))
+	// How many there will be is known at the end.
+	const countBytes = 5
+	out := make([]byte, countBytes, len(w.sections[secCode].bytes)*5/4+64)
 	var (
 		function []byte
 		edits    []edit
@@ -371,24 +383,32 @@ func (w *meterer) code() ([]byte, error) {
 			return nil, err
 		}
 		edits = b.edits
-		function = w.function(function[:0], &b, w.types[w.functions[i]].results)
+		function = w.body(function[:0], &b, w.types[w.functions[i]].results)
 		out = append(appendUnsigned(out, uint64(len(function))), function...)
 		if len(out) > meteredBytesMax {
 			return nil, invalid("it grows beyond %d bytes with its meter", meteredBytesMax)
 		}
+		if len(w.movers) > bulkKindsMax {
+			return nil, invalid("it has more than %d bulk operations that differ in their tables and segments", bulkKindsMax)
+		}
 	}
-	return out, nil
+	n := len(w.codes) + len(w.movers)
+	for i := range countBytes - 1 {
+		out[i] = byte(n) | 0x80
+		n >>= 7
+	}
+	return append(out, w.moverCode...), nil
 }
 
-// function writes one function.
-func (w *meterer) function(out []byte, b *body, results string) []byte {
+// body writes one function.
+func (w *meterer) body(out []byte, b *body, results string) []byte {
 	groups := b.groups
-	if b.bulk {
+	if b.bulks > 0 {
 		groups++
 	}
 	out = appendUnsigned(out, uint64(groups))
 	out = append(out, b.bytes[b.groupsAt:b.codeAt]...)
-	if b.bulk {
+	if b.bulks > 0 {
 		out = append(out, 1, typeI32)
 	}
 	weight := 1 + uint64(b.locals)/localsPerFrame
@@ -398,7 +418,7 @@ func (w *meterer) function(out []byte, b *body, results string) []byte {
 		out = append(out, 0x02)
 		out = w.blockOf(out, results)
 	}
-	at := b.codeAt
+	at, bulks := b.codeAt, 0
 	for _, e := range b.edits {
 		if e.kind == editReturn && !b.calls {
 			continue
@@ -409,7 +429,8 @@ func (w *meterer) function(out []byte, b *body, results string) []byte {
 		case editCharge:
 			out = w.charge(out, e.value)
 		case editBulk:
-			out = w.chargeBulk(out, uint64(b.locals), e.value)
+			bulks++
+			out = w.bulk(out, bulkOf(b.bytes[e.at:e.end]), uint64(b.locals), bulks <= bulksInPlaceMax)
 		case editCall:
 			out = appendUnsigned(out, e.value)
 		case editReturn:
@@ -432,13 +453,18 @@ func (w *meterer) blockOf(out []byte, results string) []byte {
 	case 1:
 		return append(out, results[0])
 	}
-	n, ok := w.blockTypes[results]
+	return appendSigned(out, int64(w.typeOf(signature{results: results})))
+}
+
+// typeOf is the number of a type of the meter's own.
+func (w *meterer) typeOf(s signature) uint64 {
+	n, ok := w.typeNumbers[s]
 	if !ok {
-		w.newTypes = append(w.newTypes, signature{results: results})
-		n = int64(w.yieldType()) + int64(len(w.newTypes))
-		w.blockTypes[results] = n
+		w.newTypes = append(w.newTypes, s)
+		n = w.yieldType() + uint64(len(w.newTypes))
+		w.typeNumbers[s] = n
 	}
-	return appendSigned(out, n)
+	return n
 }
 
 // charge takes n steps.
@@ -449,14 +475,12 @@ func (w *meterer) charge(out []byte, n uint64) []byte {
 	return w.check(out)
 }
 
-// chargeBulk takes as many steps as the number on top of the stack, shifted.
-func (w *meterer) chargeBulk(out []byte, local, shift uint64) []byte {
-	out = appendUnsigned(append(out, 0x22), local)   // local.tee n
-	out = appendUnsigned(append(out, 0x23), w.steps) // global.get steps
-	out = appendUnsigned(append(out, 0x20), local)   // local.get n
-	out = append(out, 0x41, byte(shift), 0x76, 0xad) // i32.const shift; i32.shr_u; i64.extend_i32_u
-	out = appendUnsigned(append(out, 0x7d, 0x24), w.steps)
-	return w.check(out)
+// chargeLocal takes as many steps as the number in a local, shifted right.
+func (w *meterer) chargeLocal(out []byte, local uint64, shift byte) []byte {
+	out = appendUnsigned(append(out, 0x23), w.steps)           // global.get steps
+	out = appendUnsigned(append(out, 0x20), local)             // local.get
+	out = append(out, 0x41, shift, 0x76, 0xad, 0x7d)           // i32.const shift; i32.shr_u; i64.extend_i32_u; i64.sub
+	return w.check(appendUnsigned(append(out, 0x24), w.steps)) // global.set steps
 }
 
 func (w *meterer) check(out []byte) []byte {

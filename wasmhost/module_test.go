@@ -102,6 +102,7 @@ func guestOf(imports [][]byte, code []byte, more ...[]byte) binary {
 var ok = []byte{0x41, 1}
 
 func TestPrepareRefuses(t *testing.T) {
+	fill := []byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0} // for which the meter adds a function
 	r := newRuntime(t, wasmhost.Config{})
 	good := guestOf(nil, ok)
 	prepare(t, r, good.bytes(), nola.Manifest{})
@@ -140,7 +141,12 @@ func TestPrepareRefuses(t *testing.T) {
 		{"huge table", good.with(4, append([]byte{1, 0x70, 0}, number(70_000)...)).bytes(), "limits.table_elements"},
 		{"atomics", guestOf(nil, []byte{0xfe, 0x10, 2, 0, 0x41, 1}).bytes(), "instruction 0xfe: not an instruction of WebAssembly 2.0"},
 		{"tail call", guestOf(nil, []byte{0x12, 0}).bytes(), "instruction 0x12"},
-		{"unknown function called", guestOf(nil, []byte{0x10, 9, 0x41, 1}).bytes(), "does not compile"},
+		{"unknown function called", guestOf(nil, []byte{0x10, 9, 0x41, 1}).bytes(), "function 9 does not exist"},
+		{"the meter's function called", guestOf(nil, slices.Concat(fill, []byte{0x41, 0, 0x41, 0, 0x41, 0, 0x10, 1, 0x41, 1})).bytes(), "function 1 does not exist"},
+		{"the meter's function exported", guestOf(nil, slices.Concat(fill, ok)).with(7, vector(export("memory", 2, 0), export("__guest_call", 0, 0), export("x", 0, 1))).bytes(), "function 1 does not exist"},
+		{"the meter's function in a table", guestOf(nil, slices.Concat(fill, ok)).with(4, []byte{1, 0x70, 0, 4}).with(9, vector([]byte{0, 0x41, 0, 0x0b, 1, 1})).bytes(), "function 1 does not exist"},
+		{"the meter's function referred to", guestOf(nil, slices.Concat(fill, []byte{0xd2, 1, 0x1a}, ok)).bytes(), "function 1 does not exist"},
+		{"the meter's function in a global", guestOf(nil, slices.Concat(fill, ok)).with(6, vector([]byte{0x70, 0, 0xd2, 1, 0x0b})).bytes(), "function 1 does not exist"},
 		{"the meter's global used", guestOf(nil, []byte{0x23, 0, 0x1a, 0x41, 1}).bytes(), "global 0 does not exist"},
 		{"the meter's local used", guestOf(nil, []byte{0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0, 0x20, 2, 0x1a, 0x41, 1}).bytes(), "local 2 does not exist"},
 		{"a branch out of the meter's block", guestOf(nil, []byte{0x10, 0, 0x41, 1, 0x0c, 1}).bytes(), "a branch out of 2 blocks, 1 are open"},

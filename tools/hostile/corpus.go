@@ -16,8 +16,9 @@ type hostile struct {
 	Limit  string `json:",omitempty"` // that the error names
 	Text   string `json:",omitempty"` // that the error contains
 	// Limits of the manifest; zero means the default.
-	Steps     uint64 `json:",omitempty"`
-	HostCalls int    `json:",omitempty"`
+	Steps       uint64 `json:",omitempty"`
+	HostCalls   int    `json:",omitempty"`
+	MemoryBytes int64  `json:",omitempty"`
 
 	code []byte
 }
@@ -54,6 +55,13 @@ func (h hostile) steps(n uint64) hostile {
 // loops never end by themselves.
 func loops() []hostile {
 	spin := forever()
+	// large lets a guest have 40 MiB, that one instruction can move.
+	const largeBytes = 40 << 20
+	large := func(name string, code ...[]byte) hostile {
+		h := turn(name, deadline, "", "", slices.Concat(grow(largeBytes>>16), forever(code...))).steps(1 << 62)
+		h.MemoryBytes = largeBytes + 1<<20
+		return h
+	}
 	return []hostile{
 		turn("loop-to-deadline", deadline, "", "", spin).steps(1 << 62),
 		turn("loop-to-budget", cpuBudget, "steps", "", spin).steps(fewSteps),
@@ -65,6 +73,9 @@ func loops() []hostile {
 		turn("loop-divisions", deadline, "", "", forever(slices.Repeat(slices.Concat(local(0), local(1), []byte{0x70}, drop), 1_000))).steps(1 << 62),
 		turn("loop-memory-fill", cpuBudget, "steps", "", forever(i32(0), i32(0), i32(131072), []byte{0xfc, 11, 0})).steps(fewSteps),
 		turn("loop-memory-copy", deadline, "", "", forever(i32(1), i32(0), i32(131071), []byte{0xfc, 10, 0, 0})).steps(1 << 62),
+		large("loop-large-fill", i32(0), i32(1), i32(largeBytes), []byte{0xfc, 11, 0}),
+		large("loop-large-copy", i32(0), i32(1), i32(largeBytes-1), []byte{0xfc, 10, 0, 0}),
+		large("loop-large-copy-back", i32(1), i32(0), i32(largeBytes-1), []byte{0xfc, 10, 0, 0}),
 		turn("loop-sleep", cpuBudget, "steps", "", forever(callWith(pollOneoff, 1024, 2048, 1, 4096), drop)).steps(fewSteps),
 	}
 }
@@ -276,7 +287,7 @@ func pushes() []hostile {
 		push("tail-call", "not an instruction", body(nil, []byte{0x12, self})),
 		push("branch-out", "a branch out of", body(nil, []byte{0x0c, 1})),
 		push("wrong-types", "does not compile", body(nil, []byte{0x42, 0, 0x45, 0x1a})),
-		push("unknown-function", "does not compile", body(nil, call(1<<20))),
+		push("unknown-function", "does not exist", body(nil, call(1<<20))),
 	}
 }
 
@@ -303,6 +314,7 @@ func compileBombs() []hostile {
 		bomb("many-bodies", manyOf(2_000, function([][]byte{append(number(1), i32t)}, slices.Repeat(arithmetic, 50)))),
 		bomb("long-body", with(function([][]byte{append(number(1), i32t)}, slices.Repeat(arithmetic, 100_000)))),
 		bomb("large-br-table", with(function(nil, table))),
+		bomb("many-fills", with(function(nil, slices.Repeat(slices.Concat(i32(0), i32(0), i32(1), []byte{0xfc, 11, 0}), 50_000)))),
 		bomb("deep-blocks", with(function(nil, deep))),
 		bomb("many-branches", with(function(nil, branches(19_000)))),
 		bomb("many-locals", with(function(locals, slices.Repeat(slices.Concat([]byte{0x20}, number(999), []byte{0x21, 0}), 50_000)))),
