@@ -2,6 +2,7 @@ package wasmhost
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -68,12 +69,19 @@ var errNoRoom = errors.New("no room for the image")
 // makeImage runs the initialisers of c, once for all instances. It answers nil
 // without an error for a module that fails there: then every instance runs them
 // itself, and says why.
-func (r *Runtime) makeImage(c *compiled) (*image, error) {
+func (r *Runtime) makeImage(ctx context.Context, c *compiled) (*image, error) {
 	made, err := r.runInitialisers(c, c.key.digest)
 	if err != nil || made == nil {
 		return nil, err
 	}
-	if found := findGenerators(made.bytes); len(found) > 0 {
+	found, err := findGenerators(ctx, made.bytes)
+	switch {
+	case ctx.Err() != nil:
+		return nil, r.tooSlow(ctx)
+	case err != nil:
+		return nil, err
+	}
+	if len(found) > 0 {
 		// Those that the module seeded with constants of its own keep them.
 		other, err := r.runInitialisers(c, sha256.Sum256(c.key.digest[:]))
 		if err != nil {
@@ -192,9 +200,24 @@ const (
 	generatorLast    = 12 // counter of the block whose last four numbers are the next seed
 )
 
-// findGenerators returns where generators stand in memory.
-func findGenerators(memory []byte) (found []int) {
+// generatorsMax bounds the generators of an image: all are seeded when an
+// activation begins. A Go program has two and those that it makes at its start.
+const generatorsMax = 1_000
+
+// generatorProofBytes is for how much memory one place may look like a generator
+// and be none: a proof costs about what looking through so much does.
+const generatorProofBytes = 1 << 10
+
+// findGenerators returns where generators stand in memory. It refuses a memory
+// that was filled with what looks like them: searched no further, it might hide
+// one, and searched to its end, it would take a minute for a gigabyte.
+func findGenerators(ctx context.Context, memory []byte) (found []int, err error) {
+	const pause = 1 << 20 // bytes between two looks at ctx
+	proofs := len(memory) / generatorProofBytes
 	for at := 0; at+generatorBytes <= len(memory); at += 8 {
+		if at%pause == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		head := memory[at+generatorNextAt : at+generatorBytes]
 		next, numbers, counter := binary.LittleEndian.Uint32(head), binary.LittleEndian.Uint32(head[4:]), binary.LittleEndian.Uint32(head[8:])
 		want := uint32(generatorBlock)
@@ -205,10 +228,14 @@ func findGenerators(memory []byte) (found []int) {
 			continue
 		}
 		if provesGenerator(memory[at:at+generatorNextAt], numbers, counter) {
-			found = append(found, at)
+			if found = append(found, at); len(found) > generatorsMax {
+				return nil, invalid("the memory that its initialisers leave holds more than %d generators of random numbers", generatorsMax)
+			}
+		} else if proofs--; proofs < 0 {
+			return nil, invalid("more than %d places of the memory that its initialisers leave look like generators of random numbers, and are none", len(memory)/generatorProofBytes)
 		}
 	}
-	return found
+	return found, nil
 }
 
 func generatorSeed(memory []byte, at int) []byte {

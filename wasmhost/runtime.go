@@ -398,7 +398,7 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 	}
 	if l != nil && uint64(shape.memory.min)*pageBytes <= c.memoryMax() {
 		c.layout = l
-		if c.image, err = r.makeImage(c); err != nil {
+		if c.image, err = r.makeImage(ctx, c); err != nil {
 			return err
 		}
 	}

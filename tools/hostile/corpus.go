@@ -224,7 +224,12 @@ func starts() []hostile {
 		return hostile{Name: "start-" + name, At: "start", Reason: reason, Limit: limit, Text: text, Steps: fewSteps, code: b.bytes()}
 	}
 	outside := guest(nil)
+	// Every eight bytes of memory look like the end of a generator of random numbers.
+	store := slices.Concat([]byte{0x03, 0x40}, local(0), []byte{0x42, 0x8c, 0x80, 0x80, 0x80, 0xc0, 0x03, 0x37, 3, 0}, // i64.store 28<<32 | 12
+		local(0), i32(8), []byte{0x6a, 0x22, 0}, i32(2<<16), []byte{0x49, 0x0d, 0, 0x0b})
+	generators := guest(nil, function([][]byte{append(number(1), i32t)}, store)).with(secStart, number(self+1))
 	return []hostile{
+		{Name: "start-false-generators", At: "push", Reason: invalidModule, Text: "look like generators", code: generators.bytes()},
 		start("loop", cpuBudget, "steps", "", "", forever()),
 		start("loop-in-initialize", cpuBudget, "steps", "", "_initialize", forever()),
 		start("recursion", limitExceeded, "call_depth", "", "wapc_init", call(self+1)),
