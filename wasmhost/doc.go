@@ -51,5 +51,6 @@
 //     every pointer and length is checked, and a bad one is a trap.
 //   - A guest sees no clock, no randomness, no files, no environment but what
 //     [nola.Host] hands out.
-//   - The package starts no goroutine and no timer.
+//   - The package starts no goroutine but one for each compilation, which ends
+//     soon after the time of its caller and before the runtime is closed.
 package wasmhost

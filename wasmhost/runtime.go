@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -114,6 +115,8 @@ type Runtime struct {
 
 	slotsMade, slotsReused, slotsDropped, slotsEvicted atomic.Uint64
 
+	workers sync.WaitGroup // that compile; none begins once the runtime is closed
+
 	mu             sync.Mutex // guards the fields below
 	compiled       map[codeKey]*compiled
 	newest, oldest *slot // of those idle
@@ -147,12 +150,23 @@ type compiled struct {
 	idle   []*slot // from the one released first; guarded by Runtime.mu
 }
 
+// failed says that the code was found not to compile, or not in time.
+func (c *compiled) failed() bool {
+	select {
+	case <-c.ready:
+		return c.err != nil
+	default:
+		return false
+	}
+}
+
 // memoryMax is the least of what the module and its manifest allow.
 func (c *compiled) memoryMax() uint64 {
 	return min(uint64(c.shape.memory.max), uint64(c.key.memoryBytes)/pageBytes) * pageBytes
 }
 
-// New makes a Runtime. Close it when all its instances are closed.
+// New makes a Runtime. Close it when all its instances are closed. Close waits for
+// what is still compiled for callers that have left, one function at most.
 func New(ctx context.Context, config Config) (*Runtime, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -182,6 +196,7 @@ func (r *Runtime) Close() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
+	r.workers.Wait()
 	for r.evict() {
 	}
 	err := r.engine.Close(context.Background())
@@ -241,7 +256,9 @@ func (r *Runtime) Metrics(w io.Writer) error {
 }
 
 // Prepare implements [nola.Runtime]. It returns when the code is compiled, when
-// ctx ends, or after Config.CompileTimeout.
+// ctx ends, or after Config.CompileTimeout. The compiler ends soon after, with the
+// function that it is at, and has its place among Config.CompileConcurrency until
+// then.
 func (r *Runtime) Prepare(ctx context.Context, code []byte, manifest nola.Manifest) (nola.Module, error) {
 	manifest = manifest.WithDefaults()
 	if err := manifest.Validate(); err != nil {
@@ -285,8 +302,7 @@ func (r *Runtime) prepare(ctx context.Context, code []byte, key codeKey) (*compi
 			return nil, err
 		}
 		if mine {
-			c.err = r.compile(ctx, code, c)
-			close(c.ready)
+			go r.work(ctx, code, c)
 		}
 		select {
 		case <-c.ready:
@@ -305,8 +321,23 @@ func (r *Runtime) prepare(ctx context.Context, code []byte, key codeKey) (*compi
 	}
 }
 
-// share finds the compiled code of key, or makes a place for it that the caller
-// must fill.
+// work compiles c, for whoever waits for it. The runtime waits for it when it is
+// closed. A module that makes the compiler panic is refused: it came from outside.
+func (r *Runtime) work(ctx context.Context, code []byte, c *compiled) {
+	defer r.workers.Done()
+	defer r.unshare(c)
+	defer close(c.ready)
+	defer func() {
+		if p := recover(); p != nil {
+			r.config.Logger.Error("preparing a module failed in the host", "digest", hex.EncodeToString(c.key.digest[:]), "panic", p, "stack", string(debug.Stack()))
+			c.err = nola.Errorf(nola.ReasonInternal, "preparing the module failed in the host: %v", p)
+		}
+	}()
+	c.err = r.compile(ctx, code, c)
+}
+
+// share finds the compiled code of key, or makes a place for it that a worker of
+// the caller's must fill, which has a share of its own.
 func (r *Runtime) share(key codeKey) (c *compiled, mine bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -317,6 +348,8 @@ func (r *Runtime) share(key codeKey) (c *compiled, mine bool, err error) {
 	if !ok {
 		c = &compiled{runtime: r, key: key, ready: make(chan struct{})}
 		r.compiled[key] = c
+		c.shares++
+		r.workers.Add(1)
 	}
 	c.shares++
 	return c, !ok, nil
@@ -328,7 +361,7 @@ func (r *Runtime) unshare(c *compiled) {
 	c.shares--
 	last := c.shares == 0
 	// A failure is not kept either: whoever comes next tries again.
-	if (last || c.err != nil) && r.compiled[c.key] == c {
+	if (last || c.failed()) && r.compiled[c.key] == c {
 		delete(r.compiled, c.key)
 	}
 	var idle []*slot

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -47,15 +49,45 @@ func TestConcurrentPrepare(t *testing.T) {
 	wg.Wait()
 }
 
+// TestPrepareEndsInTime prepares a module of one function that takes the compiler
+// seconds. Its caller is answered when its time is over; the compiler goes on in
+// its place, where none other compiles before it has ended.
 func TestPrepareEndsInTime(t *testing.T) {
-	r := newRuntime(t, wasmhost.Config{CompileTimeout: time.Nanosecond})
-	_, err := r.Prepare(context.Background(), smallGuest(t), nola.Manifest{})
-	if reason, limit := reasonOf(t, err); reason != nola.ReasonDeadlineExceeded || limit != "compile_timeout" {
-		t.Errorf("got %s %q: %v", reason, limit, err)
+	const patience = 100 * time.Millisecond
+	branches := slices.Repeat([]byte{0x41, 1, 0x04, 0x40, 0x05, 0x0b}, 15_000)
+	slow := guestOf(nil, slices.Concat(branches, ok)).bytes()
+	r := newRuntime(t, wasmhost.Config{CompileTimeout: patience})
+	tooSlow := func(what string, err error) {
+		t.Helper()
+		if reason, limit := reasonOf(t, err); reason != nola.ReasonDeadlineExceeded || limit != "compile_timeout" {
+			t.Errorf("%s: %s %q: %v", what, reason, limit, err)
+		}
 	}
+	_, err := r.Prepare(context.Background(), slow, nola.Manifest{})
+	tooSlow("a slow module", err)
+	_, err = r.Prepare(context.Background(), smallGuest(t), nola.Manifest{})
+	tooSlow("a quick one, while the slow one is still at it", err)
+	_, err = r.Prepare(context.Background(), slow, nola.Manifest{})
+	tooSlow("the slow one again", err)
+	for {
+		m, err := r.Prepare(context.Background(), smallGuest(t), nola.Manifest{})
+		if err == nil {
+			if got := mustInvoke(t, instantiate(t, m), newWorld(), "inc", "3"); got != "3" {
+				t.Errorf("inc = %q", got)
+			}
+			_ = m.Close()
+			break
+		}
+		tooSlow("the quick one again", err)
+	}
+	for r.Stats().Modules > 1 { // the slow one is forgotten
+		runtime.Gosched()
+	}
+
+	r = newRuntime(t, wasmhost.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err = newRuntime(t, wasmhost.Config{}).Prepare(ctx, smallGuest(t), nola.Manifest{})
+	_, err = r.Prepare(ctx, smallGuest(t), nola.Manifest{})
 	if reason, _ := reasonOf(t, err); reason != nola.ReasonCanceled {
 		t.Errorf("canceled: %s %v", reason, err)
 	}
