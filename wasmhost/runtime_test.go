@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -154,4 +155,52 @@ func TestCache(t *testing.T) {
 	if _, err := wasmhost.New(context.Background(), wasmhost.Config{CacheDir: file}); err == nil {
 		t.Error("a file was taken as the cache's directory")
 	}
+}
+
+// TestMetrics lives through activations that find a slot and that do not, and reads
+// how many of each there were.
+func TestMetrics(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := newRuntime(t, wasmhost.Config{IdleAfter: time.Minute, Now: func() time.Time { return now }})
+	m := prepare(t, r, smallGuest(t), nola.Manifest{})
+	figures := func(made, reused, dropped, evicted, modules int, idle int64) {
+		t.Helper()
+		var b bytes.Buffer
+		if err := r.Metrics(&b); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]any{
+			"nola_slots_made_total": made, "nola_slots_reused_total": reused, "nola_slots_dropped_total": dropped,
+			"nola_slots_evicted_total": evicted, "nola_modules_held": modules, "nola_slot_idle_bytes": idle,
+		} {
+			if line := fmt.Sprintf("\n%s %v\n", name, want); !strings.Contains(b.String(), line) {
+				t.Errorf("want %q in\n%s", line, &b)
+			}
+		}
+	}
+	figures(0, 0, 0, 0, 1, 0)
+	a := instantiate(t, m)
+	b := instantiate(t, m)
+	figures(2, 0, 0, 0, 1, 0)
+	size := a.Bytes()
+	a.Close()
+	b.Close()
+	figures(2, 0, 0, 0, 1, 2*size)
+	for range 8 { // activations, one after the other, find a slot
+		i := instantiate(t, m)
+		mustInvoke(t, i, newWorld(), "inc", "1")
+		i.Close()
+	}
+	figures(2, 8, 0, 0, 1, 2*size)
+	now = now.Add(2 * time.Minute)
+	instantiate(t, m).Close() // the release notices what was idle for long
+	figures(2, 9, 0, 1, 1, size)
+
+	trap := prepare(t, r, guestOf(nil, []byte{0x00}).bytes(), nola.Manifest{})
+	i := instantiate(t, trap)
+	if _, err := invoke(i, newWorld(), "op", ""); err == nil {
+		t.Error("it answered")
+	}
+	i.Close()
+	figures(3, 9, 1, 1, 2, size)
 }
