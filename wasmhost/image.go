@@ -74,28 +74,46 @@ func (r *Runtime) makeImage(ctx context.Context, c *compiled) (*image, error) {
 	if err != nil || made == nil {
 		return nil, err
 	}
-	found, err := findGenerators(ctx, made.bytes)
-	switch {
-	case ctx.Err() != nil:
-		return nil, r.tooSlow(ctx)
-	case err != nil:
+	if made.generators, err = r.unseeded(ctx, c, made); err != nil {
 		return nil, err
-	}
-	if len(found) > 0 {
-		// Those that the module seeded with constants of its own keep them.
-		other, err := r.runInitialisers(c, sha256.Sum256(c.key.digest[:]))
-		if err != nil {
-			return nil, err
-		}
-		for _, at := range found {
-			if other == nil || len(other.bytes) != len(made.bytes) || !bytes.Equal(generatorSeed(other.bytes, at), generatorSeed(made.bytes, at)) {
-				made.generators = append(made.generators, at)
-			}
-		}
 	}
 	made.share(r)
 	made.name(c)
 	return made, nil
+}
+
+// unseeded returns where generators stand in made that the host has to seed. Those
+// that the module seeded with constants of its own keep them.
+func (r *Runtime) unseeded(ctx context.Context, c *compiled, made *image) (generators []int, err error) {
+	found, err := findGenerators(ctx, made.bytes)
+	switch {
+	case ctx.Err() != nil:
+		return nil, r.tooSlow(ctx)
+	case err != nil || len(found) == 0:
+		return nil, err
+	}
+	other, err := r.runInitialisers(c, sha256.Sum256(c.key.digest[:]))
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range found {
+		if other == nil || len(other.bytes) != len(made.bytes) || !bytes.Equal(generatorSeed(other.bytes, at), generatorSeed(made.bytes, at)) {
+			generators = append(generators, at)
+		}
+	}
+	return generators, nil
+}
+
+// searchWhole looks for generators in what the initialisers of a module without an
+// image leave in every instance.
+func (r *Runtime) searchWhole(ctx context.Context, c *compiled) error {
+	made, err := r.runInitialisers(c, c.key.digest)
+	if err != nil || made == nil {
+		return err
+	}
+	c.searched = true
+	c.generators, err = r.unseeded(ctx, c, made)
+	return err
 }
 
 // runInitialisers makes an image with a random stream of seed.
@@ -115,12 +133,16 @@ func (r *Runtime) runInitialisers(c *compiled, seed [32]byte) (*image, error) {
 			return err
 		}
 		mem := s.engine.Memory()
-		for _, d := range c.layout.data {
+		l := c.layout
+		if l == nil {
+			return s.initialise()
+		}
+		for _, d := range l.data {
 			if !mem.Write(d.at, d.bytes) {
 				return errNoRoom
 			}
 		}
-		if c.layout.hasStart {
+		if l.hasStart {
 			if err := s.engine.ExportedFunction(startExport).CallWithStack(t, nil); err != nil {
 				return err
 			}
@@ -179,12 +201,17 @@ func (s *slot) start(i *instance) error {
 		err = t.classify(err)
 	}
 	t.finish()
+	if s.generators = s.code.generators; err == nil && !s.code.searched {
+		// They ended well here and not where they were run before.
+		s.generators, err = findGenerators(context.Background(), s.memory.bytes)
+	}
 	return err
 }
 
 // Go's runtime draws random numbers from ChaCha8 generators, which it seeds from
 // the host when the program begins: in an image, they are seeded already, and
-// all actors of a module would draw the same numbers. Go has no way to seed them
+// all actors of a module would draw the same numbers. So they would without an
+// image, for initialisers have no other random stream anywhere. Go has no way to seed them
 // again, so the host does, when an activation begins. A generator in memory
 // proves itself: it holds its seed, a position, and the block of numbers that
 // follows from both.

@@ -146,6 +146,11 @@ type compiled struct {
 	image   *image  // nil: every instance runs the initialisers
 	err     error
 
+	// Without an image: where generators stand once the initialisers ran, if they
+	// were searched.
+	generators []int
+	searched   bool
+
 	shares int     // modules, instances and waiters; guarded by Runtime.mu
 	idle   []*slot // from the one released first; guarded by Runtime.mu
 }
@@ -443,6 +448,11 @@ func (r *Runtime) compile(ctx context.Context, code []byte, c *compiled) error {
 			return err
 		}
 		if c.code, err = r.compileMetered(ctx, metered); err != nil {
+			return err
+		}
+	}
+	if l == nil && uint64(shape.memory.min)*pageBytes <= c.memoryMax() {
+		if err = r.searchWhole(ctx, c); err != nil {
 			return err
 		}
 	}

@@ -27,7 +27,9 @@ type slot struct {
 	depth   api.MutableGlobal
 	memory  memory
 	turn    turn
-	held    atomic.Int64 // bytes, a share of Runtime.bytes
+	// generators are those to seed when an activation begins.
+	generators []int
+	held       atomic.Int64 // bytes, a share of Runtime.bytes
 
 	newer, older *slot // of those idle; guarded by Runtime.mu, as is since
 	since        time.Time
@@ -194,6 +196,7 @@ func (s *slot) open(i *instance) error {
 	err := s.instantiate()
 	if err == nil {
 		image := s.code.image
+		s.generators = image.generators
 		if have, want := uint64(s.engine.Memory().Size()), uint64(len(image.bytes)); have < want {
 			if _, ok := s.engine.Memory().Grow(uint32((want - have) / pageBytes)); !ok {
 				err = errNoRoom

@@ -2,6 +2,7 @@ package wasmhost_test
 
 import (
 	"bytes"
+	encoding "encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -223,7 +224,37 @@ func TestSlotsAreReset(t *testing.T) {
 // TestActorsShareNoRandomStream draws from the generator that a Go program has
 // from its start, which is before there is an actor.
 func TestActorsShareNoRandomStream(t *testing.T) {
-	m := prepare(t, newRuntime(t, wasmhost.Config{}), kitchen(t), nola.Manifest{})
+	for name, code := range map[string][]byte{"from an image": kitchen(t), "without": withPassiveData(kitchen(t))} {
+		t.Run(name, func(t *testing.T) {
+			m := prepare(t, newRuntime(t, wasmhost.Config{}), code, nola.Manifest{})
+			if image, _ := wasmhost.HasImage(m); image != (name == "from an image") {
+				t.Fatalf("it has an image: %t", image)
+			}
+			testRandomStreams(t, m)
+		})
+	}
+}
+
+// withPassiveData returns code with a segment that is not placed when it begins,
+// so that its instances cannot begin as an image.
+func withPassiveData(code []byte) []byte {
+	out := bytes.Clone(code[:8])
+	for rest := code[8:]; len(rest) > 0; {
+		id := rest[0]
+		size, n := encoding.Uvarint(rest[1:])
+		section := rest[1+n:][:size]
+		rest = rest[1+n+int(size):]
+		if id == 11 {
+			segments, n := encoding.Uvarint(section)
+			section = append(append(number(int(segments)+1), section[n:]...), 1, 1, 'x')
+		}
+		out = append(append(append(out, id), number(len(section))...), section...)
+	}
+	return out
+}
+
+func testRandomStreams(t *testing.T, m nola.Module) {
+	t.Helper()
 	draw := func(id string, seed byte) (own, fixed []string) {
 		w := newWorld()
 		w.random = rand.NewChaCha8([32]byte{seed})

@@ -114,8 +114,8 @@ func (t *turn) begin(i *instance, turn *nola.Turn, host nola.Host) {
 	t.grant(0)
 	if !i.begun {
 		i.begun = true
-		if image := t.slot.code.image; image != nil && len(image.generators) > 0 {
-			seedGenerators(t.slot.memory.bytes, image.generators, t.draw())
+		if g := t.slot.generators; len(g) > 0 {
+			seedGenerators(t.slot.memory.bytes, g, t.draw())
 		}
 	}
 }
@@ -359,7 +359,7 @@ func (t *turn) fill(b []byte) {
 		_, _ = t.random.Read(b) // never fails
 		return
 	}
-	if image := t.slot.code.image; !t.drawn && image != nil && len(image.generators) > 0 {
+	if !t.drawn && len(t.slot.generators) > 0 {
 		t.draw()
 	}
 	t.host.Random(b)
