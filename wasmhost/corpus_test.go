@@ -262,13 +262,6 @@ func TestCollectionBesideHostileGuests(t *testing.T) {
 		tries         = 3
 		deadline      = 2 * time.Second * hostSlowdown
 	)
-	const (
-		collectionMaxDense = 3 * collectionMax
-		besideGoMaxDense   = 3 * besideGoMax
-	)
-	// A step stands for up to 256 instructions without a loop: a guest that has thousands
-	// of them in its loops takes longer from one visit to the host to the next.
-	dense := []string{"loop-long-body", "loop-divisions"}
 	enough := nola.Errorf(nola.ReasonCanceled, "enough")
 	r := newRuntime(t, wasmhost.Config{InstancesBytesMax: hostileBudget})
 	worst, worstName := time.Duration(0), ""
@@ -294,17 +287,13 @@ func TestCollectionBesideHostileGuests(t *testing.T) {
 					(*i).Interrupt(enough)
 				}
 			}
-			least, times := collectionMax, besideGoMax
-			if slices.Contains(dense, h.Name) {
-				least, times = collectionMaxDense, besideGoMaxDense
-			}
 			var beside, besideGo, most time.Duration
 			for range tries {
-				if beside, most = collectionBeside(misbehave, interrupt), least; beside <= most {
+				if beside, most = collectionBeside(misbehave, interrupt), collectionMax; beside <= most {
 					break
 				}
 				besideGo = collectionBeside(func() {}, func() {})
-				if most = max(least, besideGo*time.Duration(times)); beside <= most {
+				if most = max(collectionMax, besideGo*besideGoMax); beside <= most {
 					break
 				}
 			}
