@@ -2,8 +2,8 @@ package wasmhost
 
 // What the meter weighs.
 const (
-	instructionsPerStep = 64 // of a function's or a loop's body
-	localsPerFrame      = 32 // a frame with so many locals counts twice
+	instructionsPerStep = 256 // of a function's or a loop's body
+	localsPerFrame      = 32  // a frame with so many locals counts twice
 )
 
 // edit is a change to the body of a function at one place.

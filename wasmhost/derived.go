@@ -23,7 +23,7 @@ import (
 // with every change of what the meter writes, of what an image is, or of the
 // engine's version: what another version made is thrown away then, and made anew.
 // testdata/pipeline.golden notices what was forgotten.
-const pipelineVersion = 3
+const pipelineVersion = 2
 
 // derived is what was made of a module: all that it takes to run it. It is kept
 // on disk beside the engine's code, under the digest of the module's bytes and

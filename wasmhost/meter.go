@@ -17,7 +17,7 @@ package wasmhost
 //     A trap leaves the counter wrong, but the instance is broken then. Leaf
 //     functions cannot recurse and go uncounted.
 //
-// An entry or a loop weighs one step and one more for each 64 instructions of
+// An entry or a loop weighs one step and one more for each 256 instructions of
 // its body, so that a step stands for a bounded stretch of straight code. A bulk
 // operation weighs what it moves, and moves much piece by piece (bulk.go).
 //

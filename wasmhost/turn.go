@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// sliceSteps is how many steps a guest takes between two visits to the host.
-	sliceSteps = 100_000
+	// sliceSteps is how many steps a guest takes between two visits to the host. A
+	// collection waits for the end of a slice, which takes 10 ms at most: of loops of
+	// hundreds of divisions, of which a step has 256 instructions.
+	sliceSteps = 25_000
 	// restSteps is how many steps initialisers take before they rest for restTime,
 	// each time.
 	restSteps = 10_000_000
