@@ -28,6 +28,7 @@ const usage = `bench measures this machine, the product, and other products besi
   bench limits  [flags]           what the machine itself can do
   bench run     [flags]           the product, row by row, beside the limits
   bench herd    [flags]           a million schedules due at one instant
+  bench hostile [flags]           calls beside each hostile guest, which is in another namespace
   bench peers   [flags]           other products, taking turns with ours
   bench cassandra [flags]         the product on a Cassandra cluster
   bench cluster [flags]           three servers on three nodes of Cassandra
@@ -68,6 +69,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return runCommand(ctx, args)
 	case "herd":
 		return herdCommand(ctx, args)
+	case "hostile":
+		return hostileCommand(ctx, args)
 	case "peers":
 		return peersCommand(ctx, args)
 	case "cassandra":

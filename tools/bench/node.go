@@ -101,7 +101,11 @@ func (n *node) push(ctx context.Context, namespace, name, file string, m *nolav1
 	if err != nil {
 		return fmt.Errorf("read module %s: %w; `make guests` builds the guests", name, err)
 	}
-	_, err = n.modules.PushModule(ctx, connect.NewRequest(&nolav1.PushModuleRequest{Namespace: namespace, Name: name, Wasm: wasm, Manifest: m}))
+	return n.pushCode(ctx, namespace, name, wasm, m)
+}
+
+func (n *node) pushCode(ctx context.Context, namespace, name string, wasm []byte, m *nolav1.ModuleManifest) error {
+	_, err := n.modules.PushModule(ctx, connect.NewRequest(&nolav1.PushModuleRequest{Namespace: namespace, Name: name, Wasm: wasm, Manifest: m}))
 	if err != nil {
 		return fmt.Errorf("push module %s: %w", name, err)
 	}
