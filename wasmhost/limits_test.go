@@ -69,6 +69,7 @@ func TestTimeoutsEndGuests(t *testing.T) {
 // besides its own.
 func TestLogBytes(t *testing.T) {
 	r := newRuntime(t, wasmhost.Config{})
+	prepare(t, r, kitchen(t), nola.Manifest{}) // compiled once, for all
 	for limit, want := range map[int]int{0: 64 << 10, 1: 1, 1000: 1000, 200_000: 200_000} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			i := instantiate(t, prepare(t, r, kitchen(t), nola.Manifest{Limits: nola.Limits{LogBytes: limit}}))
