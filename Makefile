@@ -115,16 +115,16 @@ test: guests ## run every test, a sample of the slow suites included
 	$(GO_TEST) ./...
 
 .PHONY: race
-race: guests ## run the concurrent packages under the race detector, TestConcurrent* at full size
+race: guests ## run the concurrent packages under the race detector, TestConcurrent* at full size, ten million turns in each other's slots among them
 	@$(call absent,$(RACE_PACKAGES))
 	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -race $(call present,$(RACE_PACKAGES)))
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
-crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, ten million turns in each other's slots, every hostile guest on a server, schedules in every time zone, shards that move because of their load, and the protocol of lanes within wider bounds
+crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, actors in memory mode in each other's slots, every hostile guest on a server, schedules in every time zone, shards that move because of their load, and the protocol of lanes within wider bounds
 	@$(call absent,$(CRASH_PACKAGES))
 	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
-	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -run '^TestConcurrent(Canary|CanaryInMemoryMode|RandomStreams)$$' ./wasmhost)
+	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -run '^TestConcurrent(CanaryInMemoryMode|RandomStreams)$$' ./wasmhost)
 	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 	$(if $(call present,server),NOLA_SLOW=1 $(GO_TEST) -run '^Test(ClusterMovesLoad|HostileCorpusOnAServer)$$' ./server)
 	$(if $(call present,persistence/lane),$(GO_TEST) -run '^Test(Explore|Wander)' ./persistence/lane -wide -deep 30000)
