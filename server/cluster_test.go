@@ -39,8 +39,8 @@ type directory struct {
 	shards []cluster.ShardRow
 	// claims counts how often each shard was taken.
 	claims []int
-	// gate, if set, is called before a node reads the rows of all shards, and before it
-	// claims or releases one.
+	// gate, if set, is called before a node reads the rows of all shards, before it
+	// claims or releases one, and while it joins.
 	gate atomic.Pointer[func(ctx context.Context, what, node string, id nola.ShardID)]
 	// looks counts the reads of the nodes' rows by each node.
 	looks map[string]int
@@ -60,11 +60,13 @@ type share struct {
 	mute  *atomic.Bool // beats do not arrive
 }
 
-func (d *share) Join(context.Context) (string, error) {
+func (d *share) Join(ctx context.Context) (string, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.joined++
-	return fmt.Sprintf("%s#%d", d.name, d.joined), nil
+	id := fmt.Sprintf("%s#%d", d.name, d.joined)
+	d.mu.Unlock()
+	d.pass(ctx, "join", 0) // others may know of it by now
+	return id, nil
 }
 
 func (d *share) Beat(_ context.Context, row cluster.NodeRow) error {
@@ -941,6 +943,36 @@ func TestClusterLeaseLost(t *testing.T) {
 	c.rests()
 	if after := m.part.ID(); after == before {
 		t.Errorf("it is still %s", after)
+	}
+}
+
+// A node that takes longer to join than its lease lasts gives no sign of life under
+// that name: others may have waited the lease out, and taken what it would claim.
+func TestClusterSlowJoin(t *testing.T) {
+	c := newNodes(t, 2)
+	m := c.list[1]
+	joining, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	gate := func(_ context.Context, what, node string, _ nola.ShardID) {
+		if what == "join" && node == m.name {
+			once.Do(func() { close(joining); <-goOn })
+		}
+	}
+	c.dir.gate.Store(&gate)
+	m.beats.Store(true)
+	<-joining // anew, since its lease is over
+	began := time.Now()
+	c.dir.mu.Lock()
+	slow := fmt.Sprintf("%s#%d", m.name, c.dir.joined)
+	c.dir.mu.Unlock()
+	m.beats.Store(false)
+	eventually(t, "a lease has passed", func() bool { return time.Since(began) > clusterLease })
+	close(goOn)
+	c.rests()
+	c.dir.mu.Lock()
+	defer c.dir.mu.Unlock()
+	if row, beat := c.dir.nodes[slow]; beat || m.part.ID() == slow {
+		t.Errorf("it took longer than its lease to join as %s, and gave a sign of life: %+v", slow, row)
 	}
 }
 

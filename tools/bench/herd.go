@@ -92,10 +92,7 @@ func (b *bench) herd(ctx context.Context, size int) (_ map[string]sample, err er
 	rows := herdRows(size)
 	ids := actorNames("q", herdActors)
 	caller := calling(ctx, n.address, gatewayInc, requests(n, gatewayInc, ids, opInc), func(_, _ int, _ int64) error { return nil })
-	full, err := drive(ctx, manyCaller, max(b.each/2, time.Second/2), caller)
-	if err == nil {
-		err = full.err
-	}
+	full, err := b.atFullSpeed(ctx, caller)
 	if err != nil {
 		return nil, err
 	}

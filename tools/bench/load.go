@@ -34,6 +34,16 @@ func (t *tally) fail(err error) {
 	}
 }
 
+// atFullSpeed has callers call for half a slice as fast as they go: of the rate that
+// they come to, rows at a modest load take a share.
+func (b *bench) atFullSpeed(ctx context.Context, caller func(n int) (call, func(), error)) (*tally, error) {
+	full, err := drive(ctx, manyCaller, max(b.each/2, time.Second/2), caller)
+	if err == nil {
+		err = full.err
+	}
+	return full, err
+}
+
 // drive runs callers in closed loops until d has passed: each waits for its answer
 // before it asks again. A call under way then is waited for and counted. A caller
 // whose call fails stops.

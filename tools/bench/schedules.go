@@ -168,10 +168,7 @@ func steadyBesideCalls(ctx context.Context, b *bench) (_ map[string]sample, err 
 	defer closing(n, &err)
 	ids := actorNames("q", herdActors)
 	caller := calling(ctx, n.address, gatewayInc, requests(n, gatewayInc, ids, opInc), func(_, _ int, _ int64) error { return nil })
-	full, err := drive(ctx, manyCaller, max(b.each/2, time.Second/2), caller)
-	if err == nil {
-		err = full.err
-	}
+	full, err := b.atFullSpeed(ctx, caller)
 	if err != nil {
 		return nil, err
 	}

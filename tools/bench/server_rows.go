@@ -284,10 +284,7 @@ func neighbours(ctx context.Context, b *bench) (_ map[string]sample, err error) 
 	if err := n.pushKitchen(ctx, loudNamespace, b.kitchen); err != nil {
 		return nil, err
 	}
-	full, err := drive(ctx, manyCaller, max(b.each/2, time.Second/2), caller)
-	if err == nil {
-		err = full.err
-	}
+	full, err := b.atFullSpeed(ctx, caller)
 	if err != nil {
 		return nil, err
 	}
