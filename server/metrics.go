@@ -120,7 +120,7 @@ func NewMetrics() *Metrics {
 		m.turns[kind] = turns{byReason: everyReason(ended, kind.String()), seconds: lasted.WithLabelValues(kind.String())}
 	}
 
-	m.rests = counter("nola_turn_rests_total", "How often a long turn rested for a millisecond because others had begun.")
+	m.rests = counter("nola_turn_rests_total", "How often a long turn rested because others had begun.")
 
 	m.commits = counter("nola_commits_total", "Commits, each of one or more batches.")
 	m.commitSeconds = histogram("nola_commit_seconds", "How long commits took.", secondsBuckets)

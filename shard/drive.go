@@ -63,7 +63,8 @@ type runner struct {
 	// Of the turn that runs, which is the innermost of those on the goroutine:
 	current   *host
 	namespace string
-	steps     uint64 // taken since the token was, or since the last yield
+	steps     uint64    // taken since the token was, or since the last yield
+	since     time.Time // when that was
 }
 
 // step steps b's core, notes when it wants to be woken, and interrupts turns.

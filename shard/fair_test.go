@@ -121,25 +121,105 @@ func TestLongTurnRests(t *testing.T) {
 
 // TestLongTurnRestsAfterAStretch has a turn call another actor before slices of its
 // work, so that others have begun when it looks: it rests once in each longSteps, no
-// less and no more often, and goes on to until it has been alone for a while.
+// less and no more often, or in each longTime where its steps take longer, also if it
+// hands its token over all the time, and goes on to until it has been alone for a while.
 func TestLongTurnRestsAfterAStretch(t *testing.T) {
-	const between, alone = 2, 64 // slices of 100,000 steps that make a stretch; stretches before a turn is alone
-	for name, tt := range map[string]struct{ slices, calls, want int }{
-		"others begin all the time": {40, 40, 20},
-		"others begin no more":      {between * 200, between, 1 + alone},
-		"others begin for a while":  {between * 200, between * 10, 10 + alone},
+	const between, alone = 2, 64 // slices of 100,000 steps that make a stretch; rests of 1 ms before a turn is alone
+	for name, tt := range map[string]struct {
+		slices, calls, want int
+		slow                time.Duration // what the clock goes on by from one look to the next
+		beside              int           // endless turns of others, for the only token
+	}{
+		"others begin all the time":      {slices: 40, calls: 40, want: 20},
+		"others begin no more":           {slices: between * 200, calls: between, want: alone},
+		"others begin for a while":       {slices: between * 200, calls: between * 10, want: 10 - 1 + alone},
+		"steps that take long":           {slices: 8, calls: 8, want: 8, slow: time.Millisecond},
+		"others are before it":           {slices: 40, calls: 40, want: 20, beside: 3},
+		"others, and it takes them long": {slices: 8, calls: 8, want: 8, slow: time.Millisecond, beside: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var rests atomic.Int64
+			var rests, looks atomic.Int64
+			began := time.Now()
 			w := newWorld(t, 4, func(w *world) {
-				w.cfg.Tokens = 2
-				w.cfg.Events.Rested = func(nola.ActorRef) { rests.Add(1) }
+				w.cfg.Tokens = 2 - min(tt.beside, 1)
+				w.cfg.Now = func() time.Time { return began.Add(tt.slow * time.Duration(looks.Add(1))) }
+				w.cfg.Events.Rested = func(ref nola.ActorRef) {
+					if ref.Namespace != "loud" {
+						rests.Add(1)
+					}
+				}
 			})
+			var wg sync.WaitGroup
+			w.spinFor(&wg, "loud", tt.beside)
 			w.must("long", "work", fmt.Sprint(tt.slices, " ", tt.calls))
 			if n := rests.Load(); n != int64(tt.want) {
 				t.Errorf("the turn rested %d times in %d slices, want %d", n, tt.slices, tt.want)
 			}
+			w.close()
+			wg.Wait()
 		})
+	}
+}
+
+// crawling is a module with an operation of which each slice of few steps takes long.
+type crawling struct {
+	*module
+	pass   func()
+	slices atomic.Int64
+	ended  atomic.Bool
+}
+
+func (m *crawling) Instantiate(ref nola.ActorRef) (nola.Instance, error) {
+	in, err := m.module.Instantiate(ref)
+	return crawlingInstance{in, m}, err
+}
+
+type crawlingInstance struct {
+	nola.Instance
+	m *crawling
+}
+
+func (in crawlingInstance) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
+	for steps := uint64(1); !in.m.ended.Load(); steps++ {
+		in.m.pass()
+		in.m.slices.Add(1)
+		if err := h.Yield(steps); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// TestShareIsOfTime has a turn whose steps take long compete with a turn of
+// small ones for the only token: they have it for as long, however few the steps are.
+func TestShareIsOfTime(t *testing.T) {
+	const (
+		slices   = 4000
+		longer   = 5 // than a slice of the other takes, at a step a nanosecond
+		spinning = 100 * time.Microsecond
+	)
+	began, passed := time.Now(), atomic.Int64{}
+	m := &crawling{module: newModule(), pass: func() { passed.Add(int64(longer * spinning)) }}
+	w := newWorld(t, 4, func(w *world) {
+		w.cfg.Tokens = 1
+		w.cfg.Now = func() time.Time { return began.Add(time.Duration(passed.Load())) }
+		w.types = map[string]nola.Module{"crawling": m, "t": w.code}
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = w.m.Invoke(context.Background(), &nola.Invocation{
+			Target: nola.ActorRef{Namespace: "loud", Type: "crawling", ID: "a"}, Operation: "crawl", Deadline: began.Add(nola.CallTimeoutMax),
+		})
+	})
+	eventually(t, "the turn crawls", func() bool { return m.slices.Load() > 0 })
+	before := m.slices.Load()
+	w.must("quiet", "spin", fmt.Sprint(slices))
+	took := m.slices.Load() - before
+	m.ended.Store(true)
+	wg.Wait()
+	t.Logf("%d slices beside %d that take a fifth as long", took, slices)
+	if took > slices/longer*3/2 {
+		t.Errorf("the turn of long steps took %d slices beside %d that take a fifth as long, want about a fifth as many", took, slices)
 	}
 }
 

@@ -37,8 +37,9 @@ type host struct {
 	waited  time.Duration // in the pool and for a token, before the turn began
 	yielded uint64        // steps of the operation that runs, when it last yielded
 	rested  uint64        // the same, when it last rested or might have
+	worked  time.Duration // with a run token, since then
 	others  uint64        // turns begun on the node by then
-	alone   int           // stretches since others began, up to aloneStretches
+	alone   time.Duration // that it rested since others began, up to aloneTime
 
 	memory *nola.MemoryChange // nil: nothing to write
 	began  bool               // an instance was started in this turn
@@ -71,8 +72,8 @@ func (h *host) invoke(operation string, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	h.turn = nola.Turn{Operation: operation, Payload: payload, Deadline: h.deadline(), Carry: h.t.Carry, Worker: h.r.token.number}
-	h.yielded, h.rested = 0, 0
-	h.others, h.alone = h.r.m.begun.Load(), aloneStretches
+	h.yielded, h.rested, h.worked = 0, 0, 0
+	h.others, h.alone = h.r.m.begun.Load(), aloneTime
 	reply, err := h.g.instance.Invoke(&h.turn, h)
 	h.steps += h.turn.Steps
 	h.r.steps += max(h.turn.Steps, h.yielded) - h.yielded

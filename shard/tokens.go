@@ -18,19 +18,24 @@ const (
 	// begunMax is how many turns of a namespace may wait in their midst for a token
 	// before they go ahead of those that have not begun.
 	begunMax = 256
-	// holdSteps is what holding a token weighs besides the steps taken.
-	holdSteps = 1000
-	// savedStepsMax is what a namespace that waits may be behind the others: it may
+	// holdWork is what holding a token weighs besides the work done.
+	holdWork = 1000
+	// heldMax bounds the time that is charged from one yield to the next: a turn that
+	// took longer was kept from its processor.
+	heldMax = time.Millisecond
+	// savedWorkMax is what a namespace that waits may be behind the others: it may
 	// have been kept from the line for a moment.
-	savedStepsMax = 1_000_000
+	savedWorkMax = 1_000_000
 	// sharesMin is how many shares are kept before idle ones are forgotten.
 	sharesMin = 64
 )
 
 // tokens are the rights to run a guest: as many turns run at once as there are
 // tokens. While turns wait, they go round by namespace: the one whose turns have
-// taken the fewest steps is next, and turns of one namespace go first come, first
+// done the least work is next, and turns of one namespace go first come, first
 // served. A turn in its midst hands its token over when it yields to others.
+//
+// Work is steps, or nanoseconds where the steps took longer.
 //
 // What a namespace took while nobody waited is not held against it, and of what it
 // did not take no more than a millisecond's work is saved up for it.
@@ -50,7 +55,7 @@ type tokens struct {
 	shares   map[string]*share
 	sweepAt  int // number of shares at which idle ones are dropped
 	line     line
-	clock    uint64        // steps of the share that was served last, when it was
+	clock    uint64        // work of the share that was served last, when it was
 	patience time.Duration // how long the line may stand still
 	timer    *time.Timer
 	seen     uint64 // grants when the timer was set
@@ -59,7 +64,7 @@ type tokens struct {
 
 // share is what a namespace takes of the tokens.
 type share struct {
-	steps   uint64   // taken while others waited; at least the clock when it comes to wait
+	work    uint64   // done while others waited; at least the clock when it comes to wait
 	begun   []*claim // turns in their midst
 	fresh   []*claim // others
 	waiting int      // claims that are not gone
@@ -83,11 +88,11 @@ type hold struct {
 	since  uint64 // grants when it was taken
 }
 
-// line is the shares with claims, by steps.
+// line is the shares with claims, by work.
 type line []*share
 
 func (l line) Len() int           { return len(l) }
-func (l line) Less(i, j int) bool { return l[i].steps < l[j].steps }
+func (l line) Less(i, j int) bool { return l[i].work < l[j].work }
 func (l line) Swap(i, j int) {
 	l[i], l[j] = l[j], l[i]
 	l[i].at, l[j].at = i, j
@@ -158,7 +163,7 @@ func (t *tokens) wait(namespace string, begun bool, c *claim) {
 		s.fresh = append(s.fresh, c)
 	}
 	if s.waiting++; s.waiting == 1 {
-		s.steps = t.floor(s.steps)
+		s.work = t.floor(s.work)
 		heap.Push(&t.line, s)
 	}
 	if t.waiting.Add(1) == 1 && !t.closed {
@@ -180,32 +185,32 @@ func (t *tokens) shareOf(namespace string) *share {
 		}
 		t.sweepAt = max(sharesMin, 2*len(t.shares))
 	}
-	s = &share{steps: t.clock, at: -1}
+	s = &share{work: t.clock, at: -1}
 	t.shares[namespace] = s
 	return s
 }
 
-// charge counts steps that a namespace has taken. The mutex is held.
-func (t *tokens) charge(namespace string, steps uint64) *share {
+// charge counts work that a namespace has done. The mutex is held.
+func (t *tokens) charge(namespace string, work uint64) *share {
 	s := t.shareOf(namespace)
-	s.steps = t.floor(s.steps) + steps
+	s.work = t.floor(s.work) + work
 	if s.at >= 0 {
 		heap.Fix(&t.line, s.at)
 	}
 	return s
 }
 
-// floor is steps, or more: how far back a share may be. The mutex is held.
-func (t *tokens) floor(steps uint64) uint64 {
-	return max(steps, t.clock-min(t.clock, savedStepsMax))
+// floor is work, or more: how far back a share may be. The mutex is held.
+func (t *tokens) floor(work uint64) uint64 {
+	return max(work, t.clock-min(t.clock, savedWorkMax))
 }
 
-// giveBack ends a hold, after steps that were taken since the last yield. If a
+// giveBack ends a hold, after work that was done since the last yield. If a
 // task is next it answers that, which the caller has to run with the token.
-func (t *tokens) giveBack(h hold, namespace string, steps uint64) (next task, with hold, some bool) {
+func (t *tokens) giveBack(h hold, namespace string, work uint64) (next task, with hold, some bool) {
 	t.mu.Lock()
 	if len(t.line) > 0 {
-		t.charge(namespace, steps+holdSteps)
+		t.charge(namespace, work+holdWork)
 	}
 	c, h := t.pass(h)
 	t.mu.Unlock()
@@ -219,16 +224,16 @@ func (t *tokens) giveBack(h hold, namespace string, steps uint64) (next task, wi
 	return task{}, hold{}, false
 }
 
-// yield has a turn hand its token over if others are before it, after steps that
-// were taken since the last yield. It reports whether the turn keeps the token; if
+// yield has a turn hand its token over if others are before it, after work that
+// was done since the last yield. It reports whether the turn keeps the token; if
 // not, c waits for one.
-func (t *tokens) yield(h hold, namespace string, steps uint64, c *claim) (kept bool) {
+func (t *tokens) yield(h hold, namespace string, work uint64, c *claim) (kept bool) {
 	t.mu.Lock()
 	if len(t.line) == 0 {
 		t.mu.Unlock()
 		return true
 	}
-	if s := t.charge(namespace, steps); t.line[0].steps > s.steps {
+	if s := t.charge(namespace, work); t.line[0].work > s.work {
 		t.mu.Unlock()
 		return true
 	}
@@ -260,7 +265,7 @@ func (t *tokens) pass(h hold) (*claim, hold) {
 // mutex is held; somebody waits.
 func (t *tokens) next(number int) (*claim, hold) {
 	s := t.line[0]
-	t.clock = max(t.clock, s.steps)
+	t.clock = max(t.clock, s.work)
 	s.begun, s.fresh = present(s.begun), present(s.fresh)
 	queue := &s.fresh
 	if len(s.begun) > 0 && (len(s.fresh) == 0 || len(s.begun) > begunMax || s.begun[0].number < s.fresh[0].number) {
@@ -364,9 +369,10 @@ func (r *runner) hold(h *host, nested bool) error {
 		if waited {
 			h.waited = max(0, r.m.cfg.Now().Sub(h.t.Now))
 		}
+		r.since = h.t.Now.Add(h.waited)
 	}()
 	if r.holds && (r.pooled && !nested || r.m.tokens.waiting.Load() == 0) {
-		r.namespace = namespace
+		r.namespace, r.steps = namespace, 0
 		return nil
 	}
 	r.release()
@@ -385,6 +391,7 @@ func (r *runner) hold(h *host, nested bool) error {
 func (r *runner) resume() {
 	if h := r.current; !r.holds && h != nil {
 		_, _ = r.claim(true, h.until(), h.g)
+		r.since = r.m.cfg.Now()
 	}
 }
 
@@ -400,10 +407,19 @@ func (r *runner) release() {
 // token then and has to run it.
 func (r *runner) pass() (next task, some bool) {
 	if r.holds {
-		next, r.token, r.holds = r.m.tokens.giveBack(r.token, r.namespace, r.steps)
+		var work uint64
+		if r.m.tokens.waiting.Load() > 0 {
+			work = r.work(r.m.cfg.Now())
+		}
+		next, r.token, r.holds = r.m.tokens.giveBack(r.token, r.namespace, work)
 		r.steps = 0
 	}
 	return next, r.holds
+}
+
+// work is what is to be charged for the token by now.
+func (r *runner) work(now time.Time) uint64 {
+	return max(r.steps, uint64(min(max(0, now.Sub(r.since)), heldMax)))
 }
 
 // claim waits for a token, and tells if it had to.
@@ -466,34 +482,44 @@ func errNoToken() *nola.Error {
 // it is its turn again.
 func (h *host) Yield(steps uint64) error {
 	r, t := h.r, &h.r.m.tokens
+	now := r.m.cfg.Now()
+	h.worked += now.Sub(r.since)
 	r.steps += steps - h.yielded
 	h.yielded = steps
-	if !r.holds { // when it last wanted to have one, it had to end
+	switch {
+	case !r.holds: // when it last wanted to have one, it had to end
 		_, err := r.claim(true, h.deadline(), h.g)
+		r.since = r.m.cfg.Now()
 		return err
-	}
-	if t.waiting.Load() > 0 {
+	case t.waiting.Load() > 0:
 		c := r.newClaim()
-		if !t.yield(r.token, r.namespace, r.steps, c) {
-			r.holds, r.steps = false, 0
-			return r.receive(c, h.deadline(), h.g)
+		if t.yield(r.token, r.namespace, r.work(now), c) {
+			r.spare = c
+			break
 		}
-		r.spare = c
+		r.holds, r.steps = false, 0
+		if err := r.receive(c, h.deadline(), h.g); err != nil {
+			return err
+		}
+		now = r.m.cfg.Now()
 	}
-	r.steps = 0
+	r.steps, r.since = 0, now
 	return h.rest(steps)
 }
 
 const (
-	// longSteps is how many steps, some 150 us, a turn takes before it rests for
-	// restTime if others have begun meanwhile. On the way of a call through client,
-	// network and server it may meet such a stretch several times.
+	// A turn takes longSteps, some 150 us of a small loop, or longTime if its steps
+	// take longer, before it rests if others have begun meanwhile: for restTime, or
+	// restShare times as long as it worked, but for no longer than restMax. On the way of
+	// a call through client, network and server it may meet such a stretch several times.
 	longSteps = 200_000
+	longTime  = 200 * time.Microsecond
 	restTime  = time.Millisecond
-	// aloneStretches is after how many such stretches, with none begun in the last of
-	// them, a turn is alone: before, others may just have been kept from beginning by
-	// the processor that it has.
-	aloneStretches = 64
+	restShare = 6
+	restMax   = 20 * time.Millisecond
+	// aloneTime is after how much rest, with none begun meanwhile, a turn is alone:
+	// before, others may just have been kept from beginning by the processor that it has.
+	aloneTime = 64 * time.Millisecond
 )
 
 // rest lets the collector work, which the scheduler by itself would make wait for
@@ -503,23 +529,25 @@ const (
 // at full speed.
 func (h *host) rest(steps uint64) error {
 	r, m := h.r, h.r.m
-	if steps-h.rested < longSteps {
+	if steps-h.rested < longSteps && h.worked < longTime {
 		runtime.Gosched()
 		return nil
 	}
-	h.rested = steps
+	d := min(max(restTime, restShare*h.worked), restMax)
+	h.rested, h.worked = steps, 0
 	if begun := m.begun.Load(); begun != h.others {
 		h.others, h.alone = begun, 0
-	} else if h.alone++; h.alone > aloneStretches {
-		h.alone = aloneStretches
+	} else if h.alone >= aloneTime {
 		runtime.Gosched()
 		return nil
 	}
 	r.release()
-	time.Sleep(restTime) //nolint:forbidigo // nothing is waited for: the processor is left to others
+	time.Sleep(d) //nolint:forbidigo // nothing is waited for: the processor is left to others
+	h.alone += d
 	if f := m.cfg.Events.Rested; f != nil {
 		f(h.t.Act.Ref())
 	}
 	_, err := r.claim(true, h.deadline(), h.g)
+	r.since = m.cfg.Now()
 	return err
 }

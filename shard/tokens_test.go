@@ -151,7 +151,7 @@ func TestTokensKeepNoScore(t *testing.T) {
 	for range 1000 {
 		s.run(0, slice, false, all)
 	}
-	const slack = savedStepsMax + 2*slice
+	const slack = savedWorkMax + 2*slice
 	if a, b := all[0].steps, all[1].steps; a+b != 1000*slice || a > b+slack || b > a+slack {
 		t.Errorf("side by side, the first took %d steps and the second %d", a, b)
 	}

@@ -87,8 +87,8 @@ func (t *turn) hostCall(name, request []byte) bool {
 		t.end(nola.LimitError(nola.ReasonLimitExceeded, "host_calls", int64(n), "the turn made more than %d host calls (limits.host_calls of the manifest); do less in one turn, or raise the limit", n))
 	}
 	t.interrupted()
-	if t.hostCalls%hostCallsPerClock == 0 {
-		t.overdue()
+	if t.hostCalls%hostCallsPerClock == 0 || len(request) >= largeRequest {
+		t.look()
 	}
 	t.charge(len(request))
 	reply, err := t.serve(name, request)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/wasmhost"
@@ -95,5 +96,47 @@ func TestTurnsCostTheSame(t *testing.T) {
 			// Generators that are seeded at the start have other seeds there than those of an image.
 			demand("without an image", spent(t, whole, life, nil), spent(t, whole, life, nil))
 		})
+	}
+}
+
+// TestTurnsCostTheSameOnEachClock runs what misbehaves on clocks of several speeds: how
+// often a turn visits the host depends on the time that its steps take, what it costs
+// and where its budget ends does not.
+func TestTurnsCostTheSameOnEachClock(t *testing.T) {
+	var now time.Time
+	var look time.Duration // what the clock goes on by with each look at it
+	r := newRuntime(t, wasmhost.Config{Now: func() time.Time { now = now.Add(look); return now }})
+	ended := 0
+	for _, h := range hostileCorpus(t) {
+		if h.At != "turn" {
+			continue
+		}
+		t.Run(h.Name, func(t *testing.T) {
+			code, manifest := h.code(t), h.manifest()
+			manifest.Limits.TurnTimeout = nola.CallTimeoutMax
+			for _, budget := range []uint64{10_001, 80_000, 500_000} {
+				manifest.Limits.Steps = budget
+				m := prepare(t, r, code, manifest)
+				var want string
+				for _, look = range []time.Duration{0, 20 * time.Microsecond, 110 * time.Microsecond, time.Millisecond} {
+					now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+					turn := &nola.Turn{Operation: "op", Payload: make([]byte, 100)}
+					_, err := instantiate(t, m).Invoke(turn, newWorld())
+					got := fmt.Sprintf("%d steps, %.90v", turn.Steps, err)
+					if want == "" {
+						want = got
+					}
+					if got != want {
+						t.Errorf("budget %d, %s from one look to the next: %s\nwant, as on a clock that stands still: %s", budget, look, got, want)
+					}
+					if reason, _ := reasonIfAny(err); reason == nola.ReasonCPUBudget {
+						ended++
+					}
+				}
+			}
+		})
+	}
+	if ended < 100 {
+		t.Errorf("%d turns ended at their budget, want more", ended)
 	}
 }

@@ -17,10 +17,18 @@ import (
 )
 
 const (
-	// sliceSteps is how many steps a guest takes between two visits to the host. A
-	// collection waits for the end of a slice, which takes 10 ms at most: of loops of
-	// hundreds of divisions, of which a step has 256 instructions.
+	// A guest takes at most sliceSteps between two visits to the host, which take from
+	// 20 us, in a small loop, to 10 ms, in one of divisions: a step stands for up to 256
+	// instructions. A collection waits for the end of a slice, and so does who wants the
+	// processor, so slices become smaller while they take longer than sliceTime. A turn
+	// begins with sliceFirst.
 	sliceSteps = 25_000
+	sliceFirst = 1_000
+	sliceMin   = 500
+	sliceTime  = 200 * time.Microsecond
+	// nearSteps is how near its budget a turn may come before each step counts at
+	// once: more than it can take from one visit to the next.
+	nearSteps = 3 * sliceSteps
 	// restSteps is how many steps initialisers take before they rest for restTime,
 	// each time.
 	restSteps = 10_000_000
@@ -28,8 +36,10 @@ const (
 	// crossingSteps is what a function of the host weighs besides the bytes it
 	// moves.
 	crossingSteps = 8
-	// hostCallsPerClock is how many host calls share one look at the clock.
+	// hostCallsPerClock is how many host calls share one look at the clock, unless
+	// their requests are of largeRequest bytes or more.
 	hostCallsPerClock = 16
+	largeRequest      = 4 << 10
 	// keptBytesMax is what an instance keeps of a buffer between turns.
 	keptBytesMax = 64 << 10
 )
@@ -52,8 +62,11 @@ type turn struct {
 
 	// The meter: all steps granted and all charged by the host itself.
 	granted, charged uint64
-	rest             uint64 // steps at which initialisers rest
-	unchecked        uint64 // of what was charged, since the last check
+	slice            uint64    // steps between two visits to the host
+	visited          time.Time // when the last one ended; zero before the first
+	near             bool      // the budget ends soon
+	rest             uint64    // steps at which initialisers rest
+	unchecked        uint64    // of what was charged, since the last check
 
 	// What the guest said.
 	reply     []byte
@@ -137,6 +150,7 @@ func (t *turn) beginInit(i *instance) {
 
 func (t *turn) reset() {
 	t.granted, t.charged, t.unchecked = 0, 0, 0
+	t.slice, t.visited = sliceFirst, time.Time{}
 	t.reply, t.failure, t.exited, t.exitCode, t.ended = nil, "", false, 0, nil
 	t.hostReply, t.hostError, t.hostText = t.hostReply[:0], nil, ""
 	t.hostCalls, t.casts, t.timers = 0, 0, 0
@@ -176,7 +190,9 @@ func (t *turn) trap(format string, args ...any) {
 // grant sets the meter to another slice, or to what is left of the budget.
 // left is where it stands.
 func (t *turn) grant(left int64) {
-	slice := min(sliceSteps, t.limits.Steps-t.used(left))
+	remaining := t.limits.Steps - t.used(left)
+	t.near = remaining <= nearSteps
+	slice := min(t.slice, remaining)
 	t.granted += slice - uint64(left)
 	t.meter.Set(slice)
 }
@@ -188,15 +204,53 @@ func (t *turn) used(left int64) uint64 { return t.granted - uint64(left) + t.cha
 func (t *turn) steps() uint64 { return t.used(int64(t.meter.Get())) }
 
 // charge adds the work of moving n bytes. The guest's own countdown does not
-// see it, so each slice of it is checked here.
+// see it, so each slice of it is checked here, and all of it near the end of the
+// budget: where a turn ends must not depend on when it visited the host.
 func (t *turn) charge(n int) {
 	steps := uint64(n)/bytesPerStep + crossingSteps
 	t.charged += steps
-	if t.unchecked += steps; t.unchecked >= sliceSteps && t.meter != nil {
+	switch t.unchecked += steps; {
+	case t.unchecked >= t.slice:
+		t.pace()
+		t.visit()
+	case t.near && t.meter != nil:
 		left := int64(t.meter.Get())
-		t.giveWay(t.used(left))
-		t.check(left)
+		t.spent(left)
+		t.narrow(left)
 	}
+}
+
+// narrow leaves the guest no more steps than its budget has. left is where the meter
+// stands.
+func (t *turn) narrow(left int64) {
+	remaining := t.limits.Steps - t.used(left)
+	if t.near = remaining <= nearSteps; t.near && int64(remaining) < left {
+		t.granted -= uint64(left) - remaining
+		t.meter.Set(remaining)
+	}
+}
+
+// look looks at the clock between two host calls.
+func (t *turn) look() {
+	now := t.now()
+	if t.visited.IsZero() {
+		t.visited = now
+	}
+	if t.overdue(now); now.Sub(t.visited) >= sliceTime {
+		t.visit()
+	}
+}
+
+// visit is a visit to the host from within one of its functions, without which a
+// guest that calls many of them would make others wait.
+func (t *turn) visit() {
+	if t.meter == nil {
+		return
+	}
+	left := int64(t.meter.Get())
+	t.giveWay(t.used(left))
+	t.check(left)
+	t.narrow(left)
 }
 
 // check ends the turn if it is interrupted, overdue or over its budget. left is
@@ -204,7 +258,13 @@ func (t *turn) charge(n int) {
 func (t *turn) check(left int64) {
 	t.unchecked = 0
 	t.interrupted()
-	t.overdue()
+	t.visited = t.now()
+	t.overdue(t.visited)
+	t.spent(left)
+}
+
+// spent ends the turn if it is over its budget.
+func (t *turn) spent(left int64) {
 	if t.used(left) > t.limits.Steps {
 		n := t.limits.Steps
 		t.end(nola.LimitError(nola.ReasonCPUBudget, "steps", int64(n), "the turn took more than %d steps (limits.steps of the manifest); do less in one turn, or raise the limit", n))
@@ -221,9 +281,23 @@ func (t *turn) yield(m api.Module, reason uint32) {
 		t.meter = m.ExportedGlobal(meterExport).(api.MutableGlobal)
 	}
 	left := int64(t.meter.Get())
+	t.pace()
 	t.giveWay(t.used(left))
 	t.check(left)
 	t.grant(left)
+}
+
+// pace fits the next slice to how long the last one took.
+func (t *turn) pace() {
+	if t.visited.IsZero() {
+		return
+	}
+	switch took := t.now().Sub(t.visited); {
+	case took > sliceTime:
+		t.slice = max(sliceMin, t.slice*uint64(sliceTime)/uint64(took))
+	case took < sliceTime/4:
+		t.slice = min(sliceSteps, 4*t.slice)
+	}
 }
 
 // giveWay lets others go first: whoever shares the processors out knows them.
@@ -252,8 +326,8 @@ func (t *turn) interrupted() {
 // overdue ends the turn if its deadline has passed. The clock is read here, by
 // the turn itself, once in each slice of steps, and not by a watchdog: it costs
 // nothing beside a slice, and there is no goroutine to own.
-func (t *turn) overdue() {
-	if t.deadline.IsZero() || t.now().Before(t.deadline) {
+func (t *turn) overdue(now time.Time) {
+	if t.deadline.IsZero() || now.Before(t.deadline) {
 		return
 	}
 	e := nola.Errorf(nola.ReasonDeadlineExceeded, "the turn was stopped at its deadline")

@@ -27,6 +27,9 @@ const (
 	hostileSlowDown  = 2                // of the calls' p99
 	hostileAlone     = "durable call at 30 % load, nobody beside it"
 	hostileBesideRow = "durable call at 30 % load beside two callers of "
+	// hostilePeaceful misbehaves in nothing: it has no such operation, and says so.
+	// What its callers cost the others, those of every module do.
+	hostilePeaceful = "the-counter-which-refuses"
 )
 
 // hostile is a module of the corpus, see tools/hostile.
@@ -84,13 +87,19 @@ func hostileCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	rows := []row{{hostileAlone, millis, "", nil}}
+	peaceful := hostile{Name: hostilePeaceful}
+	if peaceful.code, err = readModule(f.b.guest); err != nil {
+		return err
+	}
+	rows := []row{{hostileAlone, millis, "", nil}, {hostileBesideRow + hostilePeaceful, millis, "", nil}}
 	for _, h := range corpus {
 		rows = append(rows, row{hostileBesideRow + h.Name, millis, "", []target{p99WithinRow(hostileAlone, "alone", hostileSlowDown)}})
 	}
 	return f.measure(ctx, []block{{name: "hostile guests", also: []string{echoMany, fsyncOne}, experiments: []experiment{{
 		rows: rows,
-		run:  func(ctx context.Context, b *bench) (map[string]sample, error) { return b.besideHostile(ctx, corpus) },
+		run: func(ctx context.Context, b *bench) (map[string]sample, error) {
+			return b.besideHostile(ctx, append([]hostile{peaceful}, corpus...))
+		},
 	}}}})
 }
 
