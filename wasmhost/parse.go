@@ -24,7 +24,7 @@ const (
 	functionBytesMax     = 2 << 20  // the body of one function
 	functionLocalsMax    = 10_000   // parameters and locals of one function
 	functionNestingMax   = 10_000   // blocks within blocks
-	functionBranchesMax  = 20_000   // blocks and branches of one function: compiling it takes their square
+	functionBranchesMax  = 10_000   // blocks and branches of one function: compiling it takes their square
 	functionVariablesMax = 20 << 20 // locals times blocks of one function, what its compilation costs
 	signatureMax         = 1_000    // parameters or results of one type
 	nameBytesMax         = 4 << 10  // a name of an import or export

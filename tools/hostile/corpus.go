@@ -251,7 +251,7 @@ func pushes() []hostile {
 	push := func(name, text string, b binary) hostile {
 		return hostile{Name: "push-" + name, At: "push", Reason: invalidModule, Text: text, code: b.bytes()}
 	}
-	branches := slices.Repeat(slices.Concat(i32(1), []byte{0x04, 0x40, 0x0b}), 20_001)
+	branches := slices.Repeat(slices.Concat(i32(1), []byte{0x04, 0x40, 0x0b}), 10_001)
 	body := func(locals [][]byte, code ...[]byte) binary {
 		return good.with(secCode, vector(function(locals, append(code, i32(1))...)))
 	}
@@ -321,7 +321,7 @@ func compileBombs() []hostile {
 		bomb("large-br-table", with(function(nil, table))),
 		bomb("many-fills", with(function(nil, slices.Repeat(slices.Concat(i32(0), i32(0), i32(1), []byte{0xfc, 11, 0}), 50_000)))),
 		bomb("deep-blocks", with(function(nil, deep))),
-		bomb("many-branches", with(function(nil, branches(19_000)))),
+		bomb("many-branches", with(function(nil, branches(9_900)))),
 		bomb("many-locals", with(function(locals, slices.Repeat(slices.Concat([]byte{0x20}, number(999), []byte{0x21, 0}), 50_000)))),
 	}
 }
