@@ -22,12 +22,12 @@ import (
 type dueIndex struct {
 	spaces  spaceHeap            // those with rows whose time may come
 	byName  map[string]*dueSpace // those with rows or due turns
-	locals  dueHeap
+	locals  localHeap
 	bytes   int         // payloads of rows
 	turnMax int         // due turns of a namespace, while they end
 	full    []*dueSpace // have come to have too many in this step
 	flying  int         // rows that were popped, whose invocations wait or run
-	entries map[dueKey]*dueEntry
+	rows    dueRows
 	pos     persistence.DueRow // rows up to here, inclusive, are in memory
 	loading bool
 	// recent are changes behind pos that a scan may have missed or may find
@@ -39,15 +39,16 @@ type dueIndex struct {
 // dueSpace is what a namespace has in the index.
 type dueSpace struct {
 	name    string
-	rows    dueHeap
-	index   int    // among spaces; -1 if there are no rows, or the namespace is busy
-	turns   int    // due ones that wait to begin, or run
-	last    *Turn  // where the one is that was given last
-	number  uint64 // of it
-	loads   int    // what is read from the store for such turns to begin
-	most    int    // so many there may be, of both
-	ended   uint64 // how many have ended
-	watched bool   // there is something to come back for
+	rows    rowHeap
+	first   dueOrder // of rows
+	index   int      // among spaces; -1 if there are no rows, or the namespace is busy
+	turns   int      // due ones that wait to begin, or run
+	last    *Turn    // where the one is that was given last
+	number  uint64   // of it
+	loads   int      // what is read from the store for such turns to begin
+	most    int      // so many there may be, of both
+	ended   uint64   // how many have ended
+	watched bool     // there is something to come back for
 }
 
 // duePatience is how long a namespace keeps its due turns while none of them ends: if
@@ -55,19 +56,9 @@ type dueSpace struct {
 // behind them. As soon as one ends it gets no new ones until it has no more than it may.
 const duePatience = 100 * time.Millisecond
 
-// dueEntry is a row of the due index, or, with local set, something to come back
-// to that no crash needs to survive.
-type dueEntry struct {
-	row    persistence.DueRow
-	local  *localDue
-	at     time.Time
-	seq    nola.Seq // of the group that wrote the row, zero if it was read
-	serial uint64   // equal times keep their order
-	index  int
-}
-
-// localDue is what the shard wants to do later.
+// localDue is what the shard wants to do later, and no crash needs to survive.
 type localDue struct {
+	dueOrder
 	call   *Call       // to be stepped in again
 	act    *Activation // whose backlog is to be read again
 	stream *outStream  // to be pumped again
@@ -107,21 +98,23 @@ func compareDue(x, y persistence.DueRow) int {
 func (d *dueIndex) init(limits Limits) {
 	d.turnMax = limits.DueTurnsMax
 	d.byName = make(map[string]*dueSpace)
-	d.entries = make(map[dueKey]*dueEntry)
 	d.after(time.Unix(0, 1), &localDue{load: true})
 }
 
-func (d *dueIndex) len() int { return len(d.entries) }
+func (d *dueIndex) len() int { return d.rows.n }
 
-// first is what is due first: nothing of the index itself while full.
-func (d *dueIndex) first(full bool) *dueEntry {
+// first tells what is due first: the first row of a namespace, or, if that is nil,
+// the first of locals. Nothing of the index itself is while full; ok is false if there
+// is nothing.
+func (d *dueIndex) first(full bool) (o dueOrder, sp *dueSpace, ok bool) {
+	rows := !full && len(d.spaces) > 0
 	switch {
-	case len(d.locals) == 0 && (full || len(d.spaces) == 0):
-		return nil
-	case full || len(d.spaces) == 0 || len(d.locals) > 0 && before(d.locals[0], d.spaces[0].rows[0]):
-		return d.locals[0]
+	case len(d.locals) == 0 && !rows:
+		return dueOrder{}, nil, false
+	case !rows || len(d.locals) > 0 && d.locals[0].before(d.spaces[0].first):
+		return d.locals[0].dueOrder, nil, true
 	}
-	return d.spaces[0].rows[0]
+	return d.spaces[0].first, d.spaces[0], true
 }
 
 func (d *dueIndex) space(name string) *dueSpace {
@@ -135,6 +128,9 @@ func (d *dueIndex) space(name string) *dueSpace {
 
 // place puts a namespace that has changed where it belongs.
 func (d *dueIndex) place(sp *dueSpace) {
+	if len(sp.rows) > 0 {
+		sp.first = d.rows.order(sp.rows[0])
+	}
 	switch waits := len(sp.rows) > 0 && !sp.busy(); {
 	case waits && sp.index < 0:
 		heap.Push(&d.spaces, sp)
@@ -238,47 +234,56 @@ func (s *Shard) takeOff(c *Call) {
 	s.due.flying++
 }
 
-func rowBytes(r *persistence.DueRow) int {
-	if r.Invocation == nil {
+func rowBytes(inv *nola.Invocation) int {
+	if inv == nil {
 		return 0
 	}
-	return len(r.Invocation.Payload)
+	return len(inv.Payload)
 }
 
-// after puts something off that no crash needs to survive.
+// after puts something off.
 func (d *dueIndex) after(at time.Time, l *localDue) {
 	d.serial++
-	heap.Push(&d.locals, &dueEntry{local: l, at: at, serial: d.serial})
+	l.dueOrder = dueOrder{instantOf(at), d.serial}
+	heap.Push(&d.locals, l)
 }
 
 // set puts a row into memory, at a time that may differ from the row's own.
 func (d *dueIndex) set(row persistence.DueRow, at time.Time, seq nola.Seq) {
-	k := keyOf(row)
-	d.bytes += rowBytes(&row)
-	if e := d.entries[k]; e != nil {
-		d.bytes -= rowBytes(&e.row)
-		e.row, e.at, e.seq = row, at, seq
-		sp := d.space(k.ref.Namespace)
-		heap.Fix(&sp.rows, e.index)
-		d.place(sp)
-		return
+	r, sp := &d.rows, d.space(row.Target.Namespace)
+	id := r.find(&row)
+	if id != 0 {
+		d.bytes -= rowBytes(r.invocations[id])
+		r.setInvocation(id, row.Invocation)
+		e := r.slot(id)
+		e.due, e.at, e.seq = instantOf(row.Due), instantOf(at), seq
+		r.fix(sp.rows, int(e.index), id)
+	} else {
+		d.serial++
+		id = r.add(&row)
+		e := r.slot(id)
+		e.at, e.seq, e.serial = instantOf(at), seq, d.serial
+		r.push(&sp.rows, id)
 	}
-	d.serial++
-	e := &dueEntry{row: row, at: at, seq: seq, serial: d.serial}
-	d.entries[k] = e
-	sp := d.space(k.ref.Namespace)
-	heap.Push(&sp.rows, e)
+	d.bytes += rowBytes(row.Invocation)
 	d.place(sp)
 }
 
-func (d *dueIndex) remove(k dueKey) {
-	if e := d.entries[k]; e != nil {
-		d.bytes -= rowBytes(&e.row)
-		delete(d.entries, k)
-		sp := d.space(k.ref.Namespace)
-		heap.Remove(&sp.rows, e.index)
-		d.place(sp)
+// remove takes the row of that name out of memory, if it is there.
+func (d *dueIndex) remove(row persistence.DueRow) {
+	if id := d.rows.find(&row); id != 0 {
+		d.take(d.space(row.Target.Namespace), id)
 	}
+}
+
+// take takes a row of a namespace out of memory.
+func (d *dueIndex) take(sp *dueSpace, id rowID) persistence.DueRow {
+	row := d.rows.get(id)
+	d.bytes -= rowBytes(row.Invocation)
+	d.rows.pull(&sp.rows, id)
+	d.rows.drop(id)
+	d.place(sp)
+	return row
 }
 
 // putDue writes a row of the due index into the open group.
@@ -297,7 +302,7 @@ func (s *Shard) putDue(row persistence.DueRow) {
 func (s *Shard) forgetDue(row persistence.DueRow) {
 	d := &s.due
 	if compareDue(row, d.pos) <= 0 {
-		d.remove(keyOf(row))
+		d.remove(row)
 		return
 	}
 	d.recent = append(d.recent, dueChange{seq: s.openSeq(), key: keyOf(row)})
@@ -311,28 +316,31 @@ func (s *Shard) spillDue() {
 	if d.loading || d.len() <= s.limits.DueRowsMax && d.bytes <= s.limits.DueBytesMax {
 		return
 	}
-	var rows []*dueEntry
-	for _, e := range d.entries { // in any order: they are sorted below
-		if !s.ownsDue(e.row) {
-			rows = append(rows, e)
+	r := &d.rows
+	var ids []rowID
+	r.all(func(id rowID) { // in any order: they are sorted below
+		if !s.ownsDue(r.get(id)) {
+			ids = append(ids, id)
 		}
-	}
-	slices.SortFunc(rows, func(x, y *dueEntry) int { return compareDue(x.row, y.row) })
+	})
+	slices.SortFunc(ids, r.compare)
 	n, bytes := 0, 0
-	for n < len(rows) && (n == 0 || n < s.limits.DueRowsMax/2 && bytes < s.limits.DueBytesMax/2) {
-		bytes += rowBytes(&rows[n].row)
+	for n < len(ids) && (n == 0 || n < s.limits.DueRowsMax/2 && bytes < s.limits.DueBytesMax/2) {
+		bytes += rowBytes(r.invocations[ids[n]])
 		n++
 	}
-	if n >= len(rows) {
+	if n >= len(ids) {
 		return
 	}
-	for _, e := range rows[n:] {
-		d.remove(keyOf(e.row))
-		if e.seq > s.committed {
-			d.recent = append(d.recent, dueChange{seq: e.seq, key: keyOf(e.row), row: &e.row})
+	d.pos = r.get(ids[n-1])
+	for _, id := range ids[n:] {
+		seq := r.slot(id).seq
+		row := r.get(id)
+		d.take(d.space(row.Target.Namespace), id)
+		if seq > s.committed {
+			d.recent = append(d.recent, dueChange{seq: seq, key: keyOf(row), row: &row})
 		}
 	}
-	d.pos = rows[n-1].row
 	d.pos.Invocation = nil
 	d.after(d.pos.Due, &localDue{load: true})
 }
@@ -346,17 +354,15 @@ func (s *Shard) popDue(out *Output) {
 	d := &s.due
 	last := d.serial
 	for range s.limits.DueAtOnce {
-		e := d.first(s.dueFull())
-		if e == nil || e.at.After(s.now) || e.serial > last {
+		o, sp, ok := d.first(s.dueFull())
+		if !ok || o.at.time().After(s.now) || o.serial > last {
 			break
 		}
-		if e.local != nil {
-			heap.Pop(&d.locals)
-			s.popLocal(e.local, out)
-			continue
+		if sp == nil {
+			s.popLocal(heap.Pop(&d.locals).(*localDue), out)
+		} else {
+			s.popRow(d.take(sp, sp.rows[0]), out)
 		}
-		d.remove(keyOf(e.row))
-		s.popRow(e.row, out)
 	}
 	s.readDue(out)
 }
@@ -528,7 +534,7 @@ type spaceHeap []*dueSpace
 
 func (h spaceHeap) Len() int { return len(h) }
 
-func (h spaceHeap) Less(i, j int) bool { return before(h[i].rows[0], h[j].rows[0]) }
+func (h spaceHeap) Less(i, j int) bool { return h[i].first.before(h[j].first) }
 
 func (h spaceHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
@@ -551,37 +557,22 @@ func (h *spaceHeap) Pop() any {
 	return sp
 }
 
-// dueHeap is a container/heap in the order of time, then of arrival.
-type dueHeap []*dueEntry
+// localHeap is a container/heap in the order of time, then of arrival.
+type localHeap []*localDue
 
-func (h dueHeap) Len() int { return len(h) }
+func (h localHeap) Len() int { return len(h) }
 
-func (h dueHeap) Less(i, j int) bool { return before(h[i], h[j]) }
+func (h localHeap) Less(i, j int) bool { return h[i].before(h[j].dueOrder) }
 
-func before(x, y *dueEntry) bool {
-	if c := x.at.Compare(y.at); c != 0 {
-		return c < 0
-	}
-	return x.serial < y.serial
-}
+func (h localHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
+func (h *localHeap) Push(x any) { *h = append(*h, x.(*localDue)) }
 
-func (h *dueHeap) Push(x any) {
-	e := x.(*dueEntry)
-	e.index = len(*h)
-	*h = append(*h, e)
-}
-
-func (h *dueHeap) Pop() any {
+func (h *localHeap) Pop() any {
 	old := *h
 	n := len(old) - 1
-	e := old[n]
+	l := old[n]
 	old[n] = nil
 	*h = old[:n]
-	e.index = -1
-	return e
+	return l
 }

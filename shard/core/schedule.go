@@ -274,7 +274,7 @@ func (s *Shard) endOccurrence(sc *schedule, e scheduler.End, reply []byte) {
 func (s *Shard) remind(sc *schedule) {
 	due := sc.row.Progress.Due
 	if due.IsZero() || !sc.exists {
-		s.due.remove(keyOf(sc.dueRow(due)))
+		s.due.remove(sc.dueRow(due))
 		return
 	}
 	at := due
@@ -459,7 +459,7 @@ func (s *Shard) evict(sc *schedule) {
 			return
 		}
 		if compareDue(sc.dueRow(due), s.due.pos) > 0 {
-			s.due.remove(keyOf(sc.dueRow(due)))
+			s.due.remove(sc.dueRow(due))
 		}
 	}
 	delete(s.schedules, sc.ref)
@@ -740,7 +740,7 @@ func (s *Shard) dropSchedule(row *persistence.ScheduleRow, out *Output) {
 		due := sc.dueRow(sc.onDisk)
 		b.DeleteDue(due.Due, due.Target, due.Kind, due.Name)
 	}
-	s.due.remove(keyOf(sc.dueRow(time.Time{})))
+	s.due.remove(sc.dueRow(time.Time{}))
 	// A new object takes its place, so that firings of the old one find that
 	// their schedule is gone.
 	next := &schedule{ref: ref, waiting: sc.waiting, pins: sc.pins}

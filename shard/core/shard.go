@@ -120,8 +120,8 @@ func (s *Shard) Wake() time.Time {
 		return time.Time{}
 	}
 	var wake time.Time
-	if e := s.due.first(s.dueFull()); e != nil {
-		wake = e.at
+	if o, _, ok := s.due.first(s.dueFull()); ok {
+		wake = o.at.time()
 	}
 	earlier := func(t time.Time) {
 		if !t.IsZero() && (wake.IsZero() || t.Before(wake)) {
