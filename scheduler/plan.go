@@ -71,7 +71,8 @@ func (z *Zones) NewPlan(s *nola.Schedule) (*Plan, []Warning, error) {
 	if len(b.faults) > 0 {
 		return nil, nil, &SpecError{Faults: b.faults}
 	}
-	p := &Plan{compiled: &b.out, spec: s.Spec, calendars: s.Calendars, policy: withDefaults(s.Policy)}
+	out := b.out // alone: the builder goes
+	p := &Plan{compiled: &out, spec: s.Spec, calendars: s.Calendars, policy: withDefaults(s.Policy)}
 	asOf := s.Updated
 	if asOf.IsZero() {
 		asOf = s.Created

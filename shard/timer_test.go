@@ -126,7 +126,7 @@ func TestShutdownThatSetsAReminder(t *testing.T) {
 // again soon, and who is called, keeps the instance.
 func TestTheWokenGoBackToSleep(t *testing.T) {
 	const sleepers = 200
-	w := newWorld(t, 4)
+	w := newWorld(t, 4, func(w *world) { w.cfg.Limits = core.Limits{AsleepMax: sleepers} })
 	told := atomic.Int64{}
 	w.code.shutdown = func() error { told.Add(1); return nil }
 	ctx := context.Background()

@@ -494,10 +494,12 @@ func (s *Shard) runNext(a *Activation, out *Output) {
 	inv := c.Inv
 	if c.origin != fromCaller {
 		// Nobody waits, so the deadline is that of this attempt.
-		d := *inv
-		d.Deadline = s.now.Add(nola.TurnTimeoutDefault)
-		inv = &d
-		c.Inv = inv
+		if c.origin != fromSchedule { // a firing made its own; others are in the index or the backlog too
+			d := *inv
+			inv = &d
+			c.Inv = inv
+		}
+		inv.Deadline = s.now.Add(nola.TurnTimeoutDefault)
 	}
 	a.turn = Turn{Act: a, Number: a.number, Call: c, Now: s.now, Fresh: a.fresh, epoch: s.epoch, dep: max(a.dep, c.Dep)}
 	a.fresh = false

@@ -17,7 +17,7 @@ type Limits struct {
 	PendingBytesMax int           // folded and not yet committed; no turn starts above it: default 16 MiB
 	CacheBytesMax   int           // committed state that one activation keeps in memory: default 64 KiB
 	IdleAfter       time.Duration // an activation unused for so long is passivated: default 5 min
-	AsleepMax       int           // activations without an instance that are remembered for IdleAfter: default 64
+	AsleepMax       int           // activations without an instance that are remembered for IdleAfter: default 16
 	DueWindow       time.Duration // how far ahead the due index is kept in memory: default 2 min
 	DueMax          int           // entries of the due index read at once: default 128
 	DueRowsMax      int           // entries of the due index in memory: default 1,024; more are read while they are no more than half of it
@@ -42,7 +42,7 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.PendingBytesMax, 16<<20)
 	setDefault(&l.CacheBytesMax, 64<<10)
 	setDefault(&l.IdleAfter, 5*time.Minute)
-	setDefault(&l.AsleepMax, 64)
+	setDefault(&l.AsleepMax, 16)
 	setDefault(&l.DueWindow, 2*time.Minute)
 	setDefault(&l.DueMax, 128)
 	setDefault(&l.DueRowsMax, 1024)

@@ -20,7 +20,7 @@ func (s *Shard) ask(out *Output, l Load) {
 }
 
 // loadsMax is how many loads are kept to be used again.
-const loadsMax = 32
+const loadsMax = 8
 
 // step takes in what was read. What an earlier tenure asked for is dropped. Nobody
 // may look at the load afterwards.
