@@ -180,6 +180,15 @@ const (
 	filterBitsKey = 10 // about one in a hundred misses reads a block
 )
 
+// When Pebble merges tables. A merge takes a processor for a quarter of a second, and
+// what is written is spread over all tables, so that little that is new is merged with
+// much that is old: by Pebble's own rules twice as often, and as often again for the
+// tombstones of rows that were due.
+const (
+	l0Compaction    = 8   // of which half are sublevels: Pebble counts each twice
+	tombstonesDense = 0.5 // of a table's blocks, from which it is merged for them alone
+)
+
 // formatMajorVersion is the format of Pebble's files. Raising it raises
 // storeFormat as well.
 const formatMajorVersion = pebble.FormatTableFormatV6
@@ -192,6 +201,7 @@ func openMap(d directory, o Options, readOnly bool) (*sortedMap, error) {
 		CacheSize:                   o.CacheBytes + memTablesMax*int64(o.MemTableBytes), // Pebble takes its memtables out of it
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: memTablesMax,
+		L0CompactionThreshold:       l0Compaction,
 		L0StopWritesThreshold:       l0StopWrites,
 		ErrorIfNotExists:            d.created,
 		ReadOnly:                    readOnly,
@@ -206,6 +216,7 @@ func openMap(d directory, o Options, readOnly bool) (*sortedMap, error) {
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBitsKey)
 	}
+	po.Experimental.TombstoneDenseCompactionThreshold = tombstonesDense
 	db, err := pebble.Open(d.db(), po)
 	if err != nil {
 		if strings.Contains(err.Error(), "unknown format major version") {
