@@ -12,7 +12,7 @@ import (
 // every few milliseconds.
 const (
 	garbagePart            = 32
-	garbageMin, garbageMax = 32 << 20, 256 << 20
+	garbageMin, garbageMax = 32 << 20, 512 << 20
 )
 
 // newBallast makes what keeps the collector from running too often: it counts as
