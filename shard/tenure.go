@@ -70,25 +70,38 @@ func (m *Manager) CloseShard(ctx context.Context, id nola.ShardID) {
 	}
 	leave := &core.Leave{}
 	m.wait(ctx, b, leave, &leave.Ticket)
-	m.DropShard(id)
+	if !m.vacate(b, true) {
+		m.DropShard(id)
+	}
 }
 
 // DropShard stops to serve a shard at once. What was admitted and is not durable
 // is rolled back and answered SHARD_MOVING; a commit under way ends first.
 func (m *Manager) DropShard(id nola.ShardID) {
-	b := m.boxes[id]
-	var out core.Output
 	m.commit.running.Lock() // so that no batch of it is under way
+	defer m.commit.running.Unlock()
+	m.vacate(m.boxes[id], false)
+}
+
+// vacate has nobody serve a shard of which no batch is under way. If left is set, it
+// does so only if the shard has nothing left to commit: then a commit of other shards
+// need not be waited for.
+func (m *Manager) vacate(b *box, left bool) bool {
+	var out core.Output
 	b.mu.Lock()
+	if left && !b.core.Left() {
+		b.mu.Unlock()
+		return false
+	}
 	b.epoch.Store(0)
 	b.core.Step(m.cfg.Now(), &core.Fenced{}, &out)
-	b.core = core.Vacant(id, m.info.Shards, m.cfg.Limits)
+	b.core = core.Vacant(b.id, m.info.Shards, m.cfg.Limits)
 	m.clock.note(b, time.Time{})
 	b.mu.Unlock()
-	m.commit.running.Unlock()
 	m.noteBytes(b, 0)
 	m.answer(&out)
 	m.closeAll(&out)
+	return true
 }
 
 // Deliver takes casts in that another node brings, and sets d.Taken once what it

@@ -48,11 +48,18 @@ func (s *Shard) shut() error {
 // leave answers Leave when nothing is left to wait for. Callers of deferred
 // invocations may have to wait for long: they come back with their keys.
 func (s *Shard) leave(out *Output) {
-	idle := s.turns == 0 && s.calls <= s.awaited && !s.inFlight && len(s.groups) == 1 && s.groups[0].empty()
-	if idle || s.fenced != nil {
+	if s.ended() || s.fenced != nil {
 		s.decide(&s.leaving.Ticket, out)
 	}
 }
+
+func (s *Shard) ended() bool {
+	return s.turns == 0 && s.calls <= s.awaited && !s.inFlight && len(s.groups) == 1 && s.groups[0].empty()
+}
+
+// Left reports whether the shard takes nothing in any more, and has nothing left to end
+// or to commit.
+func (s *Shard) Left() bool { return s.leaving != nil && s.ended() }
 
 // Vacant makes the core of a shard that is served elsewhere: it refuses all there
 // is as SHARD_MOVING.
