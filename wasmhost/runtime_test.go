@@ -55,7 +55,7 @@ func TestConcurrentPrepare(t *testing.T) {
 // its place, where none other compiles before it has ended.
 func TestPrepareEndsInTime(t *testing.T) {
 	const patience = 100 * time.Millisecond
-	branches := slices.Repeat([]byte{0x41, 1, 0x04, 0x40, 0x05, 0x0b}, 15_000)
+	branches := slices.Repeat([]byte{0x41, 1, 0x04, 0x40, 0x05, 0x0b}, 9_900)
 	slow := guestOf(nil, slices.Concat(branches, ok)).bytes()
 	r := newRuntime(t, wasmhost.Config{CompileTimeout: patience})
 	tooSlow := func(what string, err error) {
