@@ -13,6 +13,7 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
+	"github.com/nolaproject/nola/persistence/faultstore"
 	"github.com/nolaproject/nola/persistence/memstore"
 	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/shard/core"
@@ -97,6 +98,49 @@ func (p *pair) give(id nola.ShardID) {
 	defer stop()
 	p.nodes[from].m.CloseShard(ctx, id)
 	p.take(1-from, id)
+}
+
+// TestCloseWaitsForNoOthersCommit closes a shard that has nothing left to commit while a
+// commit of another one takes long. What that commits stands.
+func TestCloseWaitsForNoOthersCommit(t *testing.T) {
+	const shards = 16
+	if nola.ShardOf(ref("x"), shards) == nola.ShardOf(ref("y"), shards) {
+		t.Fatal("x and y must live in different shards")
+	}
+	var armed, committing atomic.Bool
+	release := make(chan struct{})
+	w := newWorld(t, shards, func(w *world) {
+		w.wrap = func(s persistence.Store) persistence.Store {
+			return faultstore.New(s, faultstore.Plan{Delay: func(int) {
+				if armed.Load() {
+					committing.Store(true)
+					<-release
+				}
+			}})
+		}
+	})
+	w.must("x", "inc", "")
+	w.must("y", "inc", "")
+	armed.Store(true)
+	goOn := sync.OnceFunc(func() { armed.Store(false); close(release) })
+	defer goOn()
+	answered := make(chan error, 1)
+	go func() { _, err := w.invoke("x", "inc", ""); answered <- err }()
+	eventually(t, "x is being committed", committing.Load)
+	closed := make(chan struct{})
+	go func() { w.m.CloseShard(t.Context(), nola.ShardOf(ref("y"), shards)); close(closed) }()
+	eventually(t, "the shard of y is closed", func() bool {
+		select {
+		case <-closed:
+			return true
+		default:
+			return false
+		}
+	})
+	goOn()
+	if err := <-answered; err != nil {
+		t.Errorf("the call whose commit went through answers %v", err)
+	}
 }
 
 // invoke asks whoever serves the shard, under one key, until it has an outcome.

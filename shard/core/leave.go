@@ -59,7 +59,7 @@ func (s *Shard) ended() bool {
 
 // Left reports whether the shard takes nothing in any more, and has nothing left to end
 // or to commit.
-func (s *Shard) Left() bool { return s.leaving != nil && s.ended() }
+func (s *Shard) Left() bool { return s.leaving != nil && s.fenced == nil && s.ended() }
 
 // Vacant makes the core of a shard that is served elsewhere: it refuses all there
 // is as SHARD_MOVING.
