@@ -161,27 +161,31 @@ func TestLongTurnRestsAfterAStretch(t *testing.T) {
 	}
 }
 
-// crawling is a module with an operation of which each slice of few steps takes long.
+// crawling is a module with an operation of which a step takes as long as a whole slice
+// of another one.
 type crawling struct {
 	*module
-	pass   func()
-	slices atomic.Int64
-	ended  atomic.Bool
+	turns, slices atomic.Int64
+	ended         atomic.Bool
 }
 
 func (m *crawling) Instantiate(ref nola.ActorRef) (nola.Instance, error) {
 	in, err := m.module.Instantiate(ref)
-	return crawlingInstance{in, m}, err
+	return &crawlingInstance{Instance: in, m: m}, err
 }
 
 type crawlingInstance struct {
 	nola.Instance
-	m *crawling
+	m      *crawling
+	memory int
 }
 
-func (in crawlingInstance) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
+func (in *crawlingInstance) Invoke(_ *nola.Turn, h nola.Host) ([]byte, error) {
+	in.m.turns.Add(1)
 	for steps := uint64(1); !in.m.ended.Load(); steps++ {
-		in.m.pass()
+		for range spinSlice {
+			in.memory++
+		}
 		in.m.slices.Add(1)
 		if err := h.Yield(steps); err != nil {
 			return nil, err
@@ -190,36 +194,42 @@ func (in crawlingInstance) Invoke(t *nola.Turn, h nola.Host) ([]byte, error) {
 	return nil, nil
 }
 
-// TestShareIsOfTime has a turn whose steps take long compete with a turn of
-// small ones for the only token: they have it for as long, however few the steps are.
+// TestShareIsOfTime has turns whose steps take long compete with a turn of small ones
+// for the only token: they have it for as long, however few the steps are. A step of the
+// other may count for twice as long as it took, for which it may have half of the slices.
 func TestShareIsOfTime(t *testing.T) {
 	const (
-		slices   = 4000
-		longer   = 5 // than a slice of the other takes, at a step a nanosecond
-		spinning = 100 * time.Microsecond
+		slices   = 2000
+		crawlers = 3
 	)
-	began, passed := time.Now(), atomic.Int64{}
-	m := &crawling{module: newModule(), pass: func() { passed.Add(int64(longer * spinning)) }}
+	m := &crawling{module: newModule()}
 	w := newWorld(t, 4, func(w *world) {
 		w.cfg.Tokens = 1
-		w.cfg.Now = func() time.Time { return began.Add(time.Duration(passed.Load())) }
 		w.types = map[string]nola.Module{"crawling": m, "t": w.code}
 	})
+	deadline := time.Now().Add(nola.CallTimeoutMax)
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		_, _ = w.m.Invoke(context.Background(), &nola.Invocation{
-			Target: nola.ActorRef{Namespace: "loud", Type: "crawling", ID: "a"}, Operation: "crawl", Deadline: began.Add(nola.CallTimeoutMax),
+	for i := range crawlers {
+		wg.Go(func() {
+			_, _ = w.m.Invoke(context.Background(), &nola.Invocation{
+				Target: nola.ActorRef{Namespace: "loud", Type: "crawling", ID: fmt.Sprint(i)}, Operation: "crawl", Deadline: deadline,
+			})
 		})
-	})
-	eventually(t, "the turn crawls", func() bool { return m.slices.Load() > 0 })
+	}
+	defer wg.Wait()
+	defer m.ended.Store(true)
+	eventually(t, "all turns crawl", func() bool { return m.turns.Load() == crawlers })
 	before := m.slices.Load()
-	w.must("quiet", "spin", fmt.Sprint(slices))
+	_, err := w.m.Invoke(context.Background(), &nola.Invocation{
+		Target: nola.ActorRef{Namespace: "quiet", Type: "t", ID: "a"}, Operation: "spin", Payload: []byte(fmt.Sprint(slices)), Deadline: deadline,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	took := m.slices.Load() - before
-	m.ended.Store(true)
-	wg.Wait()
-	t.Logf("%d slices beside %d that take a fifth as long", took, slices)
-	if took > slices/longer*3/2 {
-		t.Errorf("the turn of long steps took %d slices beside %d that take a fifth as long, want about a fifth as many", took, slices)
+	t.Logf("quiet took %d slices, loud %d of one step", slices, took)
+	if took > slices*3 {
+		t.Errorf("loud took %d slices beside %d of quiet that take as long, want about as many", took, slices)
 	}
 }
 

@@ -24,8 +24,9 @@ const (
 	// took longer was kept from its processor.
 	heldMax = time.Millisecond
 	// savedWorkMax is what a namespace that waits may be behind the others: it may
-	// have been kept from the line for a moment.
-	savedWorkMax = 1_000_000
+	// have been kept from the line for a moment. It is several times heldMax, so that
+	// who waits while long slices end loses nothing by it.
+	savedWorkMax = 5_000_000
 	// sharesMin is how many shares are kept before idle ones are forgotten.
 	sharesMin = 64
 )
@@ -38,20 +39,20 @@ const (
 // Work is steps, or nanoseconds where the steps took longer.
 //
 // What a namespace took while nobody waited is not held against it, and of what it
-// did not take no more than a millisecond's work is saved up for it.
+// did not take no more than some milliseconds' work is saved up for it.
 type tokens struct {
-	// waiting is how many wait: running turns look at it without the mutex.
-	waiting atomic.Int64
+	// waiting is how many wait, lent how many tokens there are too many: running turns
+	// look at them without the mutex.
+	waiting, lent atomic.Int64
 	// start begins a turn that no goroutine waits with.
 	start func(t task, token hold)
 
 	mu       sync.Mutex // guards the fields below
 	free     []int      // the numbers of tokens that nobody holds
 	extra    []int      // the numbers of those that may be lent
-	lent     int
-	lentAt   uint64 // grants when the last one was lent
-	grants   uint64 // tokens given to who had waited
-	claims   uint64 // that had to wait
+	lentAt   uint64     // grants when the last one was lent
+	grants   uint64     // tokens given to who had waited
+	claims   uint64     // that had to wait
 	shares   map[string]*share
 	sweepAt  int // number of shares at which idle ones are dropped
 	line     line
@@ -224,16 +225,17 @@ func (t *tokens) giveBack(h hold, namespace string, work uint64) (next task, wit
 	return task{}, hold{}, false
 }
 
-// yield has a turn hand its token over if others are before it, after work that
-// was done since the last yield. It reports whether the turn keeps the token; if
-// not, c waits for one.
+// yield has a turn hand its token over if others are before it, or if another one was
+// lent because this one seemed stuck, after work that was done since the last yield. It
+// reports whether the turn keeps the token; if not, c waits for one.
 func (t *tokens) yield(h hold, namespace string, work uint64, c *claim) (kept bool) {
 	t.mu.Lock()
-	if len(t.line) == 0 {
+	tooMany := t.lent.Load() > 0 && h.since <= t.lentAt
+	if len(t.line) == 0 && !tooMany {
 		t.mu.Unlock()
 		return true
 	}
-	if s := t.charge(namespace, work); t.line[0].work > s.work {
+	if s := t.charge(namespace, work); !tooMany && t.line[0].work > s.work {
 		t.mu.Unlock()
 		return true
 	}
@@ -250,8 +252,8 @@ func (t *tokens) yield(h hold, namespace string, work uint64, c *claim) (kept bo
 func (t *tokens) pass(h hold) (*claim, hold) {
 	switch {
 	case t.closed:
-	case t.lent > 0 && (len(t.line) == 0 || h.since <= t.lentAt):
-		t.lent--
+	case t.lent.Load() > 0 && (len(t.line) == 0 || h.since <= t.lentAt):
+		t.lent.Add(-1)
 		t.extra = append(t.extra, h.number)
 	case len(t.line) == 0:
 		t.free = append(t.free, h.number)
@@ -337,7 +339,7 @@ func (t *tokens) lend() {
 	var c *claim
 	var h hold
 	if n := len(t.extra); len(t.line) > 0 && !t.closed && t.grants == t.seen && n > 0 {
-		t.lent++
+		t.lent.Add(1)
 		t.lentAt = t.grants
 		c, h = t.next(t.extra[n-1])
 		t.extra = t.extra[:n-1]
@@ -486,12 +488,13 @@ func (h *host) Yield(steps uint64) error {
 	h.worked += now.Sub(r.since)
 	r.steps += steps - h.yielded
 	h.yielded = steps
+	parked := false
 	switch {
 	case !r.holds: // when it last wanted to have one, it had to end
 		_, err := r.claim(true, h.deadline(), h.g)
 		r.since = r.m.cfg.Now()
 		return err
-	case t.waiting.Load() > 0:
+	case t.waiting.Load() > 0 || t.lent.Load() > 0:
 		c := r.newClaim()
 		if t.yield(r.token, r.namespace, r.work(now), c) {
 			r.spare = c
@@ -501,10 +504,16 @@ func (h *host) Yield(steps uint64) error {
 		if err := r.receive(c, h.deadline(), h.g); err != nil {
 			return err
 		}
-		now = r.m.cfg.Now()
+		parked, now = true, r.m.cfg.Now()
 	}
 	r.steps, r.since = 0, now
-	return h.rest(steps)
+	if d := h.restTime(steps); d > 0 {
+		return h.rest(d)
+	}
+	if !parked {
+		runtime.Gosched() // for the collector, which the scheduler by itself would make wait for 10 ms
+	}
+	return nil
 }
 
 const (
@@ -514,7 +523,7 @@ const (
 	// a call through client, network and server it may meet such a stretch several times.
 	longSteps = 200_000
 	longTime  = 200 * time.Microsecond
-	restTime  = time.Millisecond
+	restMin   = time.Millisecond
 	restShare = 6
 	restMax   = 20 * time.Millisecond
 	// aloneTime is after how much rest, with none begun meanwhile, a turn is alone:
@@ -522,25 +531,27 @@ const (
 	aloneTime = 64 * time.Millisecond
 )
 
-// rest lets the collector work, which the scheduler by itself would make wait for
-// 10 ms. A turn that has taken many steps while others begin, or did a moment ago,
-// rests besides, and leaves its token to them: as long as it is always ready, its
-// processor never looks at the network nor takes work off the others. Alone it runs
-// at full speed.
-func (h *host) rest(steps uint64) error {
-	r, m := h.r, h.r.m
+// restTime is for how long the turn is to rest now: it has taken many steps, or much
+// time, while others begin, or did a moment ago. Alone it runs at full speed, without
+// rest.
+func (h *host) restTime(steps uint64) time.Duration {
 	if steps-h.rested < longSteps && h.worked < longTime {
-		runtime.Gosched()
-		return nil
+		return 0
 	}
-	d := min(max(restTime, restShare*h.worked), restMax)
+	d := min(max(restMin, restShare*h.worked), restMax)
 	h.rested, h.worked = steps, 0
-	if begun := m.begun.Load(); begun != h.others {
+	if begun := h.r.m.begun.Load(); begun != h.others {
 		h.others, h.alone = begun, 0
 	} else if h.alone >= aloneTime {
-		runtime.Gosched()
-		return nil
+		return 0
 	}
+	return d
+}
+
+// rest leaves the token to others, and the processor: as long as a turn is always
+// ready, that never looks at the network nor takes work off the others.
+func (h *host) rest(d time.Duration) error {
+	r, m := h.r, h.r.m
 	r.release()
 	time.Sleep(d) //nolint:forbidigo // nothing is waited for: the processor is left to others
 	h.alone += d

@@ -225,18 +225,50 @@ func TestTokenIsLentForStuckOnes(t *testing.T) {
 	s.holders = []*spinner{waits[0]}
 	s.run(0, slice, true, waits)
 	s.tokens.lend() // a token has changed hands since the line was looked at
-	if !s.holds(waits[1]) || s.tokens.lent != 1 {
-		t.Errorf("the lent token was not handed on, or another one was lent, though the line moves: %d lent", s.tokens.lent)
+	if !s.holds(waits[1]) || s.tokens.lent.Load() != 1 {
+		t.Errorf("the lent token was not handed on, or another one was lent, though the line moves: %d lent", s.tokens.lent.Load())
 	}
 	s.holders = []*spinner{stuck[0]}
 	s.run(0, slice, true, waits)
-	if s.holds(waits[2]) || s.tokens.lent != 0 {
-		t.Errorf("the first token was handed on beside the one that was lent for it: %d lent", s.tokens.lent)
+	if s.holds(waits[2]) || s.tokens.lent.Load() != 0 {
+		t.Errorf("the first token was handed on beside the one that was lent for it: %d lent", s.tokens.lent.Load())
 	}
 	s.holders = []*spinner{stuck[1]}
 	s.run(0, slice, true, waits)
 	if !s.holds(waits[2]) {
 		t.Error("the second token was not handed on")
+	}
+}
+
+// TestLentTokensAreTakenBack has turns of two namespaces that only seemed stuck run with
+// tokens that were lent, so that nobody waits any more: as they yield, as many run at once
+// as there are tokens, and the namespaces share them.
+func TestLentTokensAreTakenBack(t *testing.T) {
+	s := newTurnstile(t, 1)
+	all := []*spinner{s.enter("loud"), s.enter("loud"), s.enter("quiet")}
+	for _, w := range all[1:] {
+		s.tokens.lend()
+		select {
+		case w.token = <-w.claim.token:
+			s.holders = append(s.holders, w)
+		default:
+			t.Fatal("nothing was lent")
+		}
+	}
+	for range len(all) {
+		s.run(0, slice, false, all)
+	}
+	if len(s.holders) != 1 || s.tokens.lent.Load() != 0 {
+		t.Fatalf("%d run at once, %d lent, want one", len(s.holders), s.tokens.lent.Load())
+	}
+	for _, x := range all {
+		x.steps = 0
+	}
+	for range 1000 {
+		s.run(0, slice, false, all)
+	}
+	if loud, quiet := all[0].steps+all[1].steps, all[2].steps; loud > quiet+4*slice || quiet > loud+4*slice {
+		t.Errorf("loud took %d steps, quiet %d, want as many", loud, quiet)
 	}
 }
 
