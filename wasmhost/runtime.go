@@ -330,8 +330,8 @@ func (r *Runtime) prepare(ctx context.Context, code []byte, key codeKey) (*compi
 // closed. A module that makes the compiler panic is refused: it came from outside.
 func (r *Runtime) work(ctx context.Context, code []byte, c *compiled) {
 	defer r.workers.Done()
-	defer r.unshare(c)
 	defer close(c.ready)
+	defer r.unshare(c) // before anybody goes on: a module that is closed then has the last share
 	defer func() {
 		if p := recover(); p != nil {
 			r.config.Logger.Error("preparing a module failed in the host", "digest", hex.EncodeToString(c.key.digest[:]), "panic", p, "stack", string(debug.Stack()))
