@@ -101,25 +101,32 @@ func TestReviewFencedAnswersOrders(t *testing.T) {
 	}
 }
 
+// heldCommits are commits that wait, once armed, until goOn is closed.
+type heldCommits struct {
+	armed, committing atomic.Bool
+	goOn              chan struct{}
+}
+
+func (c *heldCommits) wrap(w *world) {
+	w.wrap = func(s persistence.Store) persistence.Store {
+		return faultstore.New(s, faultstore.Plan{Delay: func(int) {
+			if c.armed.Load() {
+				c.committing.Store(true)
+				<-c.goOn
+			}
+		}})
+	}
+}
+
 // TestReviewCloseDuringCommit closes the node while a batch is being committed.
 func TestReviewCloseDuringCommit(t *testing.T) {
-	var armed, committing atomic.Bool
-	release := make(chan struct{})
-	w := newWorld(t, 1, func(w *world) {
-		w.wrap = func(s persistence.Store) persistence.Store {
-			return faultstore.New(s, faultstore.Plan{Delay: func(int) {
-				if armed.Load() {
-					committing.Store(true)
-					<-release
-				}
-			}})
-		}
-	})
+	held := heldCommits{goOn: make(chan struct{})}
+	w := newWorld(t, 1, held.wrap)
 	w.must("a", "inc", "")
-	armed.Store(true)
+	held.armed.Store(true)
 	answered := make(chan error, 1)
 	go func() { _, err := w.invoke("a", "inc", ""); answered <- err }()
-	eventually(t, "the batch is being committed", committing.Load)
+	eventually(t, "the batch is being committed", held.committing.Load)
 	m := w.m
 	closed := make(chan struct{})
 	go func() { _ = m.Close(); close(closed) }()
@@ -129,7 +136,7 @@ func TestReviewCloseDuringCommit(t *testing.T) {
 		_, err := w.m.Invoke(left, &nola.Invocation{Target: ref("b"), Operation: "get"})
 		return reason(err) == nola.ReasonUnavailable
 	})
-	close(release)
+	close(held.goOn)
 	<-closed
 	if err := <-answered; err != nil {
 		t.Errorf("the call whose commit went through answers %v", err)

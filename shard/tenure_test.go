@@ -13,7 +13,6 @@ import (
 
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
-	"github.com/nolaproject/nola/persistence/faultstore"
 	"github.com/nolaproject/nola/persistence/memstore"
 	"github.com/nolaproject/nola/shard"
 	"github.com/nolaproject/nola/shard/core"
@@ -107,26 +106,16 @@ func TestCloseWaitsForNoOthersCommit(t *testing.T) {
 	if nola.ShardOf(ref("x"), shards) == nola.ShardOf(ref("y"), shards) {
 		t.Fatal("x and y must live in different shards")
 	}
-	var armed, committing atomic.Bool
-	release := make(chan struct{})
-	w := newWorld(t, shards, func(w *world) {
-		w.wrap = func(s persistence.Store) persistence.Store {
-			return faultstore.New(s, faultstore.Plan{Delay: func(int) {
-				if armed.Load() {
-					committing.Store(true)
-					<-release
-				}
-			}})
-		}
-	})
+	held := heldCommits{goOn: make(chan struct{})}
+	w := newWorld(t, shards, held.wrap)
 	w.must("x", "inc", "")
 	w.must("y", "inc", "")
-	armed.Store(true)
-	goOn := sync.OnceFunc(func() { armed.Store(false); close(release) })
+	held.armed.Store(true)
+	goOn := sync.OnceFunc(func() { close(held.goOn) })
 	defer goOn()
 	answered := make(chan error, 1)
 	go func() { _, err := w.invoke("x", "inc", ""); answered <- err }()
-	eventually(t, "x is being committed", committing.Load)
+	eventually(t, "x is being committed", held.committing.Load)
 	closed := make(chan struct{})
 	go func() { w.m.CloseShard(t.Context(), nola.ShardOf(ref("y"), shards)); close(closed) }()
 	eventually(t, "the shard of y is closed", func() bool {

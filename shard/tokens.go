@@ -518,7 +518,7 @@ func (h *host) Yield(steps uint64) error {
 
 const (
 	// A turn takes longSteps, some 150 us of a small loop, or longTime if its steps
-	// take longer, before it rests if others have begun meanwhile: for restTime, or
+	// take longer, before it rests if others have begun meanwhile: for restMin, or
 	// restShare times as long as it worked, but for no longer than restMax. On the way of
 	// a call through client, network and server it may meet such a stretch several times.
 	longSteps = 200_000

@@ -100,7 +100,7 @@ func (r *dueRows) add(row *persistence.DueRow) rowID {
 	id := r.free
 	if id == 0 {
 		r.slots = append(r.slots, dueSlot{})
-		id = rowID(len(r.slots)) //nolint:gosec // there are not so many
+		id = rowID(len(r.slots)) //nolint:gosec // a shard holds some DueRowsMax rows
 	} else {
 		r.free = r.slot(id).next
 	}
@@ -111,7 +111,7 @@ func (r *dueRows) add(row *persistence.DueRow) rowID {
 	r.keys = appendRowKey(r.keys, row)
 	hash := maphash.Bytes(keySeed, r.keys[start:])
 	*r.slot(id) = dueSlot{
-		due: instantOf(row.Due), start: uint32(start), end: uint32(len(r.keys)), //nolint:gosec // they are far smaller
+		due: instantOf(row.Due), start: uint32(start), end: uint32(len(r.keys)), //nolint:gosec // some DueRowsMax keys, of a kilobyte or so
 		next: r.byHash[hash],
 	}
 	r.byHash[hash] = id
@@ -184,7 +184,7 @@ func (r *dueRows) compact() {
 		if s := &r.slots[i]; s.end > 0 { // it has a row: no key is empty
 			start := len(keys)
 			keys = append(keys, r.keyOf(s)...)
-			s.start, s.end = uint32(start), uint32(len(keys)) //nolint:gosec // they are far smaller
+			s.start, s.end = uint32(start), uint32(len(keys)) //nolint:gosec // some DueRowsMax keys, of a kilobyte or so
 		}
 	}
 	r.keys, r.waste = keys, 0
@@ -194,7 +194,7 @@ func (r *dueRows) compact() {
 func (r *dueRows) all(fn func(id rowID)) {
 	for i := range r.slots {
 		if r.slots[i].end > 0 {
-			fn(rowID(i + 1)) //nolint:gosec // there are not so many
+			fn(rowID(i + 1)) //nolint:gosec // a shard holds some DueRowsMax rows
 		}
 	}
 }
@@ -213,7 +213,7 @@ type rowHeap []rowID
 
 func (r *dueRows) put(h rowHeap, i int, id rowID) {
 	h[i] = id
-	r.slot(id).index = int32(i) //nolint:gosec // there are not so many
+	r.slot(id).index = int32(i) //nolint:gosec // a shard holds some DueRowsMax rows
 }
 
 func (r *dueRows) push(h *rowHeap, id rowID) {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -147,7 +148,9 @@ func (b *bench) besideHostile(ctx context.Context, corpus []hostile) (_ map[stri
 		for c := range hostileCallers {
 			wg.Go(func() { h.misbehave(misbehaving, n, strconv.Itoa(c)) })
 		}
+		profiled := b.profile(ctx, n, hostileBesideRow+h.Name)
 		beside, err := pace(ctx, manyCaller, b.each, rate, caller)
+		err = errors.Join(err, profiled())
 		stop()
 		wg.Wait()
 		if err != nil {
