@@ -76,13 +76,13 @@ var wapcImports = map[string]imported{
 			t.end(t.replyTooLarge(n))
 		}
 		t.charge(len(b))
-		t.reply = append(make([]byte, 0, len(b)), b...)
+		t.reply = said(t.reply, b)
 	}},
 	"__guest_error": {sign("ii", ""), func(t *turn, m api.Module, s []uint64) {
 		b := t.load(m, "error text", uint32(s[0]), uint32(s[1]))
 		b = b[:min(len(b), guestErrorBytesMax)]
 		t.charge(len(b))
-		t.failure = string(b)
+		t.failure = said(t.failure, b)
 	}},
 	"__host_call": {sign("iiiiiiii", "i"), func(t *turn, m api.Module, s []uint64) {
 		t.load(m, "binding", uint32(s[0]), uint32(s[1]))
@@ -111,6 +111,15 @@ var wapcImports = map[string]imported{
 
 // guestErrorBytesMax cuts a guest's error text.
 const guestErrorBytesMax = 64 << 10
+
+// said copies what the guest says in place of what it said before in the same
+// turn: one that says it again and again would fill the heap. It is never nil.
+func said(before, b []byte) []byte {
+	if before == nil {
+		before = make([]byte, 0, len(b))
+	}
+	return append(before[:0], b...)
+}
 
 // load reads guest memory. What it returns is a view, to be used or copied
 // before the guest goes on.

@@ -70,7 +70,7 @@ type turn struct {
 
 	// What the guest said.
 	reply     []byte
-	failure   string // its error text
+	failure   []byte // its error text
 	exited    bool
 	exitCode  uint32
 	ended     error // why the host ended the turn
@@ -105,7 +105,7 @@ func (t *turn) enter(i *instance) {
 // forget leaves nothing of an activation.
 func (t *turn) forget() {
 	t.instance, t.limits = nil, nil
-	t.failure, t.hostText, t.by = "", "", ""
+	t.failure, t.hostText, t.by = nil, "", ""
 	clear(t.hostReply[:cap(t.hostReply)])
 	t.log.forget()
 }
@@ -151,7 +151,7 @@ func (t *turn) beginInit(i *instance) {
 func (t *turn) reset() {
 	t.granted, t.charged, t.unchecked = 0, 0, 0
 	t.slice, t.visited = sliceFirst, time.Time{}
-	t.reply, t.failure, t.exited, t.exitCode, t.ended = nil, "", false, 0, nil
+	t.reply, t.failure, t.exited, t.exitCode, t.ended = nil, nil, false, 0, nil
 	t.hostReply, t.hostError, t.hostText = t.hostReply[:0], nil, ""
 	t.hostCalls, t.casts, t.timers = 0, 0, 0
 	t.drawn = false
@@ -164,7 +164,7 @@ func (t *turn) finish() {
 	t.instance.signal.CompareAndSwap(&running, nil)
 	t.log.close(t)
 	t.turn, t.host, t.random = nil, nil, nil
-	t.reply, t.hostError, t.ended = nil, nil, nil
+	t.reply, t.failure, t.hostError, t.ended = nil, nil, nil, nil
 	if cap(t.hostReply) > keptBytesMax {
 		t.hostReply = nil
 	}
@@ -344,13 +344,13 @@ func (t *turn) overdue(now time.Time) {
 
 // result is the answer of a guest that returned ok.
 func (t *turn) result(ok uint32) ([]byte, error) {
-	if t.failure == "" && ok == 1 {
+	if len(t.failure) == 0 && ok == 1 {
 		return t.reply, nil
 	}
 	if s := t.instance.signal.Load(); s != nil && s != &running {
 		return nil, s.err
 	}
-	op, text := t.turn.Operation, t.failure
+	op, text := t.turn.Operation, string(t.failure)
 	switch {
 	case text == "":
 		text = fmt.Sprintf("call to %q was unsuccessful", op)
