@@ -93,8 +93,12 @@ func hostileCommand(ctx context.Context, args []string) error {
 		return err
 	}
 	rows := []row{{hostileAlone, millis, "", nil}, {hostileBesideRow + hostilePeaceful, millis, "", nil}}
+	targets := []target{
+		p99WithinRow(hostileAlone, "alone", hostileSlowDown),
+		p99WithinRow(hostileBesideRow+hostilePeaceful, "beside "+hostilePeaceful, hostileSlowDown),
+	}
 	for _, h := range corpus {
-		rows = append(rows, row{hostileBesideRow + h.Name, millis, "", []target{p99WithinRow(hostileAlone, "alone", hostileSlowDown)}})
+		rows = append(rows, row{hostileBesideRow + h.Name, millis, "", targets})
 	}
 	return f.measure(ctx, []block{{name: "hostile guests", also: []string{echoMany, fsyncOne}, experiments: []experiment{{
 		rows: rows,
