@@ -194,7 +194,7 @@ func (s *Store) claim(ctx context.Context, own *ownLane, shard nola.ShardID) (pe
 		case !found:
 			return head, fmt.Errorf("%w: shard %d has no row; run nolad schema setup again", ErrNoSchema, shard)
 		case row.Lane == own.id:
-			t, err := s.adopt(ctx, own, shard, row)
+			t, err := s.adopt(ctx, own, shard, row, s.number)
 			if err != nil {
 				return head, err
 			}
@@ -301,29 +301,41 @@ func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (
 	return s.install(own, shard, m, c.Row(), last)
 }
 
-// adopt takes up a shard that the own lane owns by its row and has never served: its
-// claim was executed, and failed afterwards. It answers nil if the lane has served it.
-func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row lane.ShardRow) (*tenure, error) {
+// adopt takes up a shard that the own lane owns by its row and has not served under its
+// epoch: its owner before has passed it on, or its claim was executed, and failed
+// afterwards. number tells its last batch. It answers nil if the lane has served it.
+func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row lane.ShardRow, number func(context.Context, nola.ShardID) (nola.Seq, error)) (*tenure, error) {
 	s.mu.Lock()
-	t := s.tenure(shard)
-	served := t != nil && t.own == own && t.epoch >= row.Epoch
+	served := s.served(own, shard, row.Epoch)
 	s.mu.Unlock()
 	if served {
 		return nil, nil
 	}
 	m := newMemory(shard, &s.cached)
-	err := s.learn(ctx, m)
 	var last nola.Seq
-	if err != nil {
-		err = describe(stmtBucketsRead, err)
-	} else {
-		last, err = s.number(ctx, shard)
-	}
-	if err != nil {
+	reads, rctx := errgroup.WithContext(ctx)
+	reads.Go(func() error {
+		if err := s.learn(rctx, m); err != nil {
+			return describe(stmtBucketsRead, err)
+		}
+		return nil
+	})
+	reads.Go(func() (err error) {
+		last, err = number(rctx, shard)
+		return err
+	})
+	if err := reads.Wait(); err != nil {
 		m.close()
 		return nil, err
 	}
 	return s.install(own, shard, m, row, last)
+}
+
+// served reports whether a lane has served a shard under that epoch or a later one. It
+// is called with s.mu held.
+func (s *Store) served(own *ownLane, shard nola.ShardID, epoch nola.Epoch) bool {
+	t := s.tenure(shard)
+	return t != nil && t.own == own && t.epoch >= epoch
 }
 
 // install has the own lane commit to a shard whose row is its own.
@@ -335,6 +347,10 @@ func (s *Store) install(own *ownLane, shard nola.ShardID, m *memory, row lane.Sh
 	if own.lost {
 		m.close()
 		return nil, fmt.Errorf("cqlstore: the lane %x was lost while shard %d was claimed: acquire it again", own.id, shard)
+	}
+	if s.served(own, shard, row.Epoch) { // what a tenure has in memory must never be taken from it
+		m.close()
+		return nil, fmt.Errorf("cqlstore: shard %d was taken up twice under epoch %d", shard, row.Epoch)
 	}
 	own.w.Raise(row.Floor)
 	list := &s.tenures[shard].list
@@ -486,34 +502,42 @@ func (s *Store) recoverLane(ctx context.Context, id lane.ID, r *recovery) error 
 
 // giveUp releases a shard of the own lane, to a node or, if that is empty, to any.
 func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to string) error {
+	_, err := s.give(ctx, own, shard, s.sender, func(t *tenure) (*lane.Releaser, lane.Output) {
+		return own.w.Release(shard, t.epoch, to)
+	})
+	return err
+}
+
+// give gives a shard of the own lane away, by what begin says once the shard rests.
+func (s *Store) give(ctx context.Context, own *ownLane, shard nola.ShardID, by sender, begin func(*tenure) (*lane.Releaser, lane.Output)) (p Passed, err error) {
 	wake := context.AfterFunc(ctx, s.wake)
 	defer wake()
 	s.mu.Lock()
 	t := s.tenure(shard)
 	if t == nil || t.own != own || t.released || own.lost {
 		s.mu.Unlock()
-		return fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
+		return p, fmt.Errorf("cqlstore: release shard %d: this store does not own it", shard)
 	}
 	s.mu.Unlock()
 	was, err := s.halt(ctx, t)
 	if err != nil {
-		return err
+		return p, err
 	}
 	s.mu.Lock()
 	if own.lost || own.w.State() != lane.StateOpen {
 		s.mu.Unlock()
-		return fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
+		return p, fmt.Errorf("cqlstore: release shard %d: the lane %x was lost", shard, own.id)
 	}
-	r, out := own.w.Release(shard, t.epoch, to)
+	r, out := begin(t)
 	s.mu.Unlock()
-	if err := s.sender.drive(ctx, out, r.Step); err != nil {
-		return fmt.Errorf("cqlstore: release shard %d: the outcome is unknown, it is not served any more: %w", shard, err)
+	if err := by.drive(ctx, out, r.Step); err != nil {
+		return p, fmt.Errorf("cqlstore: release shard %d: the outcome is unknown, it is not served any more: %w", shard, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Phase() == lane.ReleaseKept {
 		t.stopped = was // a release that was sent before may still be executed
-		return fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
+		return p, fmt.Errorf("cqlstore: release shard %d: the cluster refuses it", shard)
 	}
 	t.released = true
 	s.figures.releases.Add(1)
@@ -522,7 +546,10 @@ func (s *Store) giveUp(ctx context.Context, own *ownLane, shard nola.ShardID, to
 			m.close()
 		}
 	}
-	return nil
+	if row, passed := r.Passed(); passed {
+		p = Passed{Shard: shard, Epoch: row.Epoch, Lane: row.Lane, Floor: row.Floor, Seq: t.last}
+	}
+	return p, nil
 }
 
 // halt has nothing more committed of a shard, and all that was in the tables. It answers

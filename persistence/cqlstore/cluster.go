@@ -220,7 +220,7 @@ func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persiste
 	switch {
 	case row.Lane == own.id:
 		var t *tenure
-		if t, err = s.adopt(ctx, own, from.Shard, row); t != nil {
+		if t, err = s.adopt(ctx, own, from.Shard, row, s.number); t != nil {
 			return persistence.Head{Shard: t.shard, Epoch: t.epoch, Seq: t.start}, nil
 		}
 		if err == nil {
@@ -253,22 +253,112 @@ func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persiste
 // first; from then on, also after an error, it is fenced, unless the error says that
 // the cluster refuses the release.
 func (s *Store) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error {
-	if err := s.usable(ctx); err != nil {
+	own, ctx, stop, err := s.owning(ctx, shard, epoch)
+	if err != nil {
 		return err
 	}
+	defer stop()
+	return s.giveUp(ctx, own, shard, to)
+}
+
+// owning answers the lane through which this store owns a shard under that epoch, and
+// ctx until the store is closed.
+func (s *Store) owning(ctx context.Context, shard nola.ShardID, epoch nola.Epoch) (*ownLane, context.Context, func(), error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, nil, nil, err
+	}
 	if int(shard) >= s.cluster.Shards {
-		return fmt.Errorf("cqlstore: release shard %d: the cluster has %d", shard, s.cluster.Shards)
+		return nil, nil, nil, fmt.Errorf("cqlstore: release shard %d: the cluster has %d", shard, s.cluster.Shards)
 	}
 	s.mu.Lock()
 	own := s.own
 	t := s.tenure(shard)
 	s.mu.Unlock()
 	if own == nil || t == nil || t.epoch != epoch {
-		return errNotOwned(shard, epoch)
+		return nil, nil, nil, errNotOwned(shard, epoch)
+	}
+	ctx, stop := s.within(ctx)
+	return own, ctx, stop, nil
+}
+
+// Successor is a node that a shard is passed to, as it tells of itself: see Lane. What
+// was true once will do.
+type Successor struct {
+	Node    string
+	Address string
+	Lane    lane.ID
+}
+
+// Passed says of a shard that was passed on what its next owner has to know.
+type Passed struct {
+	Shard nola.ShardID
+	Epoch nola.Epoch // 0: it was not
+	Lane  lane.ID    // that owns the shard
+	Floor lane.Timestamp
+	Seq   nola.Seq // of its last batch
+}
+
+// Lane answers the lane of this store, and the node under which it claims: all zero
+// while it has none.
+func (s *Store) Lane() (node string, id lane.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.own == nil || s.own.lost {
+		return "", id
+	}
+	return s.own.node, s.own.id
+}
+
+// Pass is Release to a node that owns the shard from then on, without a claim of its own.
+// Somebody tells it so (TakeUp); otherwise it finds its name in the shard's row, and
+// claims what is its own. If it has ended, its shard is taken from it like any other. If
+// what is answered has no epoch, the shard belongs to whom its row names.
+func (s *Store) Pass(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to Successor) (Passed, error) {
+	if to.Node == "" || to.Lane.IsZero() {
+		return Passed{}, fmt.Errorf("cqlstore: pass shard %d: to a node without a lane", shard)
+	}
+	own, ctx, stop, err := s.owning(ctx, shard, epoch)
+	if err != nil {
+		return Passed{}, err
+	}
+	defer stop()
+	if to.Lane == own.id {
+		return Passed{}, fmt.Errorf("cqlstore: pass shard %d: to the node that has it", shard)
+	}
+	by := s.sender // as if it claimed
+	by.node, by.addr = to.Node, to.Address
+	return s.give(ctx, own, shard, by, func(t *tenure) (*lane.Releaser, lane.Output) {
+		return own.w.Pass(shard, t.epoch, to.Lane)
+	})
+}
+
+// TakeUp has this store own a shard that was passed to its lane, as the owner before
+// tells, for the node that Join has answered. It answers ErrMoved if that is over, or
+// was before: then the row of the shard says more.
+func (s *Store) TakeUp(ctx context.Context, node string, p Passed) (persistence.Head, error) {
+	if err := s.usable(ctx); err != nil {
+		return persistence.Head{}, err
 	}
 	ctx, stop := s.within(ctx)
 	defer stop()
-	return s.giveUp(ctx, own, shard, to)
+	s.mu.Lock()
+	own := s.own
+	ours := own != nil && !own.lost && own.node == node && own.id == p.Lane
+	s.mu.Unlock()
+	if !ours || p.Epoch == 0 || int(p.Shard) >= s.cluster.Shards {
+		return persistence.Head{}, ErrMoved
+	}
+	// That the row names this lane under that epoch was so once. Only this store gives
+	// the shard on from there, and whoever else takes it seals the lane first.
+	row := lane.ShardRow{Epoch: p.Epoch, Lane: p.Lane, Floor: p.Floor}
+	t, err := s.adopt(ctx, own, p.Shard, row, func(context.Context, nola.ShardID) (nola.Seq, error) { return p.Seq, nil })
+	switch {
+	case err != nil:
+		return persistence.Head{}, s.acquireError(err)
+	case t == nil:
+		return persistence.Head{}, ErrMoved
+	}
+	return persistence.Head{Shard: t.shard, Epoch: t.epoch, Seq: t.start}, nil
 }
 
 // Flush brings what is committed of a shard that this store has acquired under that

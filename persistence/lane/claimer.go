@@ -169,8 +169,10 @@ func (c *Claimer) applied(a Answer, out *Output) {
 	c.apply(out)
 }
 
-// claimed knows that nobody else writes this epoch together with this lane: a row
-// that has both is our claim, however the answer reads.
+// claimed knows that this epoch together with this lane is written by our claim, or by
+// an owner that has passed the shard to us: a row that has both is ours, however the
+// answer reads. The floor of the claim does in both cases: whoever passes a shard had all
+// it has written for it in its lane, which was recovered for the claim.
 func (c *Claimer) claimed(to ClaimShard, a Answer, out *Output) {
 	switch {
 	case a.Outcome == Unknown || a.Outcome == Refused:
@@ -199,7 +201,9 @@ func (p ReleasePhase) String() string { return releaseNames[p] }
 
 // Releaser gives one shard away. One goroutine at a time uses it.
 type Releaser struct {
+	to      ShardRow
 	phase   ReleasePhase
+	passed  bool
 	unknown bool // a copy may still be executed
 }
 
@@ -208,33 +212,56 @@ type Releaser struct {
 // of all that the lane has committed for it.
 func (w *Writer) Release(shard nola.ShardID, epoch nola.Epoch, to string) (*Releaser, Output) {
 	var out Output
-	out.send(ReleaseShard{
-		Shard: shard,
-		From:  ShardRow{Epoch: epoch, Lane: w.lane},
-		To:    ShardRow{Epoch: epoch, HandoffTo: to, Floor: w.clock},
-	})
-	return &Releaser{}, out
+	r := &Releaser{to: ShardRow{Epoch: epoch, HandoffTo: to, Floor: w.clock}}
+	out.send(ReleaseShard{Shard: shard, From: ShardRow{Epoch: epoch, Lane: w.lane}, To: r.to})
+	return r, out
+}
+
+// Pass gives a shard of this lane to the lane of another node, which owns it from then
+// on: it is the claim of that node, made for it. What holds for Release holds before
+// this call. The lane that is named may have ended meanwhile, or be trimmed: then the
+// shard is taken from it like from any other.
+func (w *Writer) Pass(shard nola.ShardID, epoch nola.Epoch, to ID) (*Releaser, Output) {
+	if to.IsZero() || to == w.lane {
+		panic(fmt.Sprintf("lane: shard %d is passed from lane %x to lane %x", shard, w.lane, to))
+	}
+	var out Output
+	r := &Releaser{to: ShardRow{Epoch: epoch + 1, Lane: to, Floor: w.clock}}
+	out.send(ClaimShard{Shard: shard, From: ShardRow{Epoch: epoch, Lane: w.lane}, To: r.to})
+	return r, out
 }
 
 // Phase answers where the releaser stands.
 func (r *Releaser) Phase() ReleasePhase { return r.phase }
 
+// Passed reports whether the row is known to have named the lane that the shard was
+// passed to, and answers what it said. That lane owns the shard under this epoch,
+// unless it has given it on or was sealed since.
+func (r *Releaser) Passed() (ShardRow, bool) { return r.to, r.passed }
+
 // Step takes an answer in.
 func (r *Releaser) Step(a Answer) Output {
 	var out Output
-	to, ok := a.To.(ReleaseShard)
-	if !ok {
+	var from ShardRow
+	switch to := a.To.(type) {
+	case ReleaseShard:
+		from = to.From
+	case ClaimShard:
+		from = to.From
+	default:
 		panic(fmt.Sprintf("lane: a releaser got the answer to a %T", a.To))
 	}
-	still := a.Found && a.Shard.Epoch == to.From.Epoch && a.Shard.Lane == to.From.Lane
+	is := func(row ShardRow) bool { return a.Found && a.Shard.Epoch == row.Epoch && a.Shard.Lane == row.Lane }
 	switch {
-	case a.Outcome == Done || a.Outcome == NotApplied && !still:
+	case a.Outcome == Done || a.Outcome == NotApplied && !is(from):
 		r.phase = ReleaseGone
+		// Whoever wrote this epoch together with this lane, it owns the shard by it.
+		r.passed = !r.to.Lane.IsZero() && (a.Outcome == Done || is(r.to))
 	case a.Outcome == Refused && !r.unknown:
 		r.phase = ReleaseKept
 	default:
 		r.unknown = r.unknown || a.Outcome == Unknown
-		out.again(to)
+		out.again(a.To)
 	}
 	return out
 }

@@ -54,7 +54,10 @@
 // It applies what the dead lane has committed for the shard in its present epoch,
 // and then raises the epoch and names its own lane, if the row still says what it
 // said. A [Releaser] gives one shard of a living lane away, after all its entries
-// were applied.
+// were applied: to nobody, or to another lane, for which it makes the claim. It is told
+// by nobody whether that lane is still open, and need not know: a lane that has ended
+// committed nothing for the shard in its new epoch, trimmed or not, and is recovered like
+// any other before the shard is taken from it.
 //
 // A [Keeper] holds the lease of its node by beats, and a [Watcher] tells whose
 // lease is over. The lease decides when others may seal a lane, and how long
@@ -78,10 +81,12 @@
 //   - The entries that a recoverer answers are all from the first that may not be
 //     applied up to the end.
 //   - A shard is taken from a lane only after that lane was recovered and what it
-//     had committed for the shard is in the tables, or from nobody after its owner
-//     had applied everything. Each claim raises the epoch.
+//     had committed for the shard is in the tables, or from nobody, or out of the hand
+//     of its owner, after that had applied everything. Each claim raises the epoch.
+//   - A shard is served only by the process whose lane its row has named, each epoch
+//     once.
 //   - The row of a shard carries a floor above which its new owner writes: the end
-//     of the lane it came from, or the clock of the owner that released it.
+//     of the lane it came from, or the clock of the owner that gave it away.
 //   - When a watcher says that a node is dead, the lease of its keeper is over, and
 //     a lease that is over never comes back.
 //   - Every operation has a timestamp of its own, above all before it in the lane

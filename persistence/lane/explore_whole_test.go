@@ -40,6 +40,7 @@ type wholeTenure struct {
 	epoch   nola.Epoch
 	claimer *Claimer
 	release *Releaser
+	told    *ShardRow // what an owner has told of a shard that it has passed on
 }
 
 type wholeNode struct {
@@ -52,6 +53,9 @@ type wholeNode struct {
 // wholeSights counts what random ways came past.
 type wholeSights struct {
 	done, starts, released, lanes, trimmed int
+	// Shards passed on, to lanes that had ended or were trimmed by then, and those taken
+	// up as they were told and as their rows said.
+	passed, ended, cleared, told, adopted int
 
 	lane laneSights
 }
@@ -250,7 +254,10 @@ func (w *wholeWorld) laneMoves(k int, add func(do func(w *wholeWorld), label str
 	if w.ended(i, k) {
 		add(func(w *wholeWorld) {
 			w.lanes[i].settle()
-			w.nodes[k].lane, w.nodes[k].shards = -1, [wholeShards]wholeTenure{}
+			w.nodes[k].lane = -1
+			for s := range w.nodes[k].shards {
+				w.nodes[k].shards[s] = wholeTenure{told: w.nodes[k].shards[s].told} // it may come late
+			}
 			for at := range w.work {
 				w.work[at].lost = w.work[at].lost || w.work[at].by == k
 			}
@@ -329,13 +336,49 @@ func (w *wholeWorld) shardMoves(k, s int, add func(do func(w *wholeWorld), label
 				w.take(k, out)
 			}, "%c releases shard %d", who, s)
 		}
+		if i := w.chance.IntN(len(w.lanes)); w.chance.IntN(20) == 0 && w.owner(i) != k && (w.free(k, s) || w.broken.claim == claimRulePassApply) {
+			add(func(w *wholeWorld) { // what k knows of the others' lanes may be long ago
+				own := &w.nodes[k].shards[s]
+				r, out := w.lanes[n.lane].writer.Pass(nola.ShardID(s), own.epoch, laneOf(i))
+				own.own, own.release = 2, r
+				w.take(k, out)
+				if w.broken.claim == claimRulePassAnswer {
+					w.tell(s, r.to)
+				}
+			}, "%c passes shard %d to lane %d", who, s, i)
+		}
 	case own.own == 2:
 		if w.broken.claim == claimRuleReleaseAnswer {
 			add(func(w *wholeWorld) { w.nodes[k].shards[s].own = 1 }, "%c serves shard %d again", who, s)
 		}
+	case own.claimer == nil && own.told != nil && own.told.Lane == laneOf(n.lane) && own.epoch < own.told.Epoch:
+		add(func(w *wholeWorld) {
+			w.takeUp(k, s, *own.told)
+			w.seen.told++
+		}, "%c takes shard %d up as it is told", who, s)
+	case own.claimer == nil && row.Lane == laneOf(n.lane) && own.epoch < row.Epoch:
+		add(func(w *wholeWorld) {
+			w.takeUp(k, s, row)
+			w.seen.adopted++
+		}, "%c takes shard %d up, which is its own", who, s)
 	case own.claimer == nil && row.Lane != laneOf(n.lane) && (row.Lane.IsZero() || w.ended(indexOf(row.Lane), k)):
 		add(func(w *wholeWorld) { w.claim(k, s) }, "%c comes for shard %d", who, s)
 	}
+}
+
+// takeUp has a node serve a shard whose row names its lane, or did.
+func (w *wholeWorld) takeUp(k, s int, row ShardRow) {
+	if w.broken.claim != claimRulePassFloor {
+		w.lanes[w.nodes[k].lane].own().Raise(row.Floor)
+	}
+	own := &w.nodes[k].shards[s]
+	own.own, own.epoch, own.told = 1, row.Epoch, nil
+	w.seen.starts++
+}
+
+// tell tells the node that writes a lane of a shard that was passed to it.
+func (w *wholeWorld) tell(s int, row ShardRow) {
+	w.nodes[w.owner(indexOf(row.Lane))].shards[s].told = &row
 }
 
 // free reports whether all that a node has sent for its shard is committed and
@@ -412,8 +455,18 @@ func (w *wholeWorld) execute(at int, s nola.ShardID, from, to ShardRow) {
 	if row.Lane == from.Lane && (row.Epoch == from.Epoch || w.broken.claim == claimRuleEpoch) {
 		job.acts = 1
 		*row = to
-		if to.Lane.IsZero() {
+		switch {
+		case to.Lane.IsZero():
 			w.seen.released++
+		case w.owner(indexOf(to.Lane)) != job.by:
+			l := w.lanes[indexOf(to.Lane)]
+			w.seen.passed++
+			if l.final != Undecided {
+				w.seen.ended++
+			}
+			if l.trimmed {
+				w.seen.cleared++
+			}
 		}
 	}
 }
@@ -439,12 +492,15 @@ func (w *wholeWorld) answer(at int, a Answer) {
 	}
 	n := &w.nodes[job.by]
 	own := &n.shards[shardOf(job.to)]
-	if _, ok := job.to.(ReleaseShard); ok {
+	if gives(job.to, laneOf(n.lane)) {
 		if own.release == nil { // served again, and lost
 			return
 		}
 		w.take(job.by, own.release.Step(a))
 		if own.release.phase == ReleaseGone {
+			if row, passed := own.release.Passed(); passed {
+				w.tell(int(shardOf(job.to)), row)
+			}
 			own.own, own.release = 0, nil
 		}
 		return
@@ -534,7 +590,8 @@ func TestWanderWhole(t *testing.T) {
 	var seen wholeSights
 	runs := (*deepRuns + 2) / 3 // each is worth more than one of the parts
 	deep(t, runs, func(seed uint64) *wholeWorld { return newWholeWorld(wholeRules{}, seed, &seen) }, wholeSteps)
-	if l := seen.lane; runs >= 1000 && (seen.starts == 0 || seen.released == 0 || seen.trimmed == 0 || seen.lanes <= 3*runs || seen.done < 10*runs ||
+	if l := seen.lane; runs >= 1000 && (seen.starts == 0 || seen.released == 0 || seen.trimmed == 0 || seen.lanes <= 3*runs ||
+		seen.passed == 0 || seen.ended == 0 || seen.cleared == 0 || seen.told == 0 || seen.adopted == 0 || seen.done < 10*runs ||
 		l.overwritten == 0 || l.lostDecision == 0 || l.reread == 0 || l.ownLane == 0 || l.lostAnswer == 0) {
 		t.Errorf("the random ways did not come past all that they should: %+v", seen)
 	}
@@ -565,6 +622,9 @@ func TestWholeRulesMatter(t *testing.T) {
 		"claim does not ask for the epoch":                  {claim: claimRuleEpoch},
 		"release before applying":                           {claim: claimRuleReleaseApply},
 		"served again without an answer":                    {claim: claimRuleReleaseAnswer},
+		"passed before applying":                            {claim: claimRulePassApply},
+		"served before the row says so":                     {claim: claimRulePassAnswer},
+		"taken up without the floor":                        {claim: claimRulePassFloor},
 		"that no row names the lane is read before it ends": {named: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -89,7 +89,8 @@ type (
 		Final Seq
 		TS    Timestamp
 	}
-	// ClaimShard sets the row to To, IF epoch and lane are those of From. LWT.
+	// ClaimShard sets the row to To, IF epoch and lane are those of From. LWT. It is sent
+	// by the node that To is of, or by the owner that From is of, for that node.
 	ClaimShard struct {
 		Shard    nola.ShardID
 		From, To ShardRow
