@@ -42,6 +42,10 @@ type directory struct {
 	// gate, if set, is called before a node reads the rows of all shards, before it
 	// claims or releases one, and while it joins.
 	gate atomic.Pointer[func(ctx context.Context, what, node string, id nola.ShardID)]
+	// old is set while nothing is passed on, as among nodes of an older release.
+	old atomic.Bool
+	// lost is set while no word of what was passed on is understood.
+	lost atomic.Bool
 	// looks counts the reads of the nodes' rows by each node.
 	looks map[string]int
 }
@@ -126,14 +130,34 @@ func (d *share) Claim(ctx context.Context, node string, from cluster.ShardRow) (
 
 func (d *share) Flush(context.Context, nola.ShardID, nola.Epoch) error { return nil }
 
-func (d *share) Release(ctx context.Context, id nola.ShardID, epoch nola.Epoch, to string) error {
+func (d *share) Release(ctx context.Context, id nola.ShardID, epoch nola.Epoch, to string) (cluster.Passed, error) {
 	d.pass(ctx, "release", id)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if row := &d.shards[id]; row.Epoch == epoch {
+	row := &d.shards[id]
+	switch _, known := d.nodes[to]; {
+	case row.Epoch != epoch:
+	case known && !d.old.Load():
+		*row = cluster.ShardRow{Shard: id, Epoch: epoch + 1, Node: to}
+		return cluster.Passed{Epoch: row.Epoch, Word: fmt.Appendf(nil, "%d of %s", row.Epoch, to)}, nil
+	default:
 		row.Node, row.HandoffTo = "", to
 	}
-	return nil
+	return cluster.Passed{}, nil
+}
+
+// TakeUp raises the epoch in the store, as the row says.
+func (d *share) TakeUp(ctx context.Context, node string, id nola.ShardID, word []byte) (persistence.Head, error) {
+	if d.pass(ctx, "take", id); ctx.Err() != nil {
+		return persistence.Head{}, ctx.Err()
+	}
+	d.mu.Lock()
+	row := d.shards[id]
+	d.mu.Unlock()
+	if d.lost.Load() || row.Node != node || string(word) != fmt.Sprintf("%d of %s", row.Epoch, node) {
+		return persistence.Head{}, cluster.ErrMoved
+	}
+	return d.Claim(ctx, node, row)
 }
 
 // nodes is a cluster in one process: nodes on loopback over one store in memory.
@@ -672,10 +696,17 @@ func (c *nodes) owner(id nola.ShardID) *member {
 	return nil
 }
 
-// A shard is taken by the node that it was released for before that looks at the
-// directory.
+// A shard is taken by the node that it was given to before that looks at the directory,
+// whether it was passed to that or released for it.
 func TestClusterShardArrives(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		t.Run(fmt.Sprintf("released %v", old), func(t *testing.T) { shardArrives(t, old) })
+	}
+}
+
+func shardArrives(t *testing.T, old bool) {
 	c := newNodes(t, 2)
+	c.dir.old.Store(old)
 	m, other := c.list[0], c.list[1]
 	began := make(chan nola.ShardID, clusterShards)
 	blind := make(chan struct{})
@@ -696,6 +727,59 @@ func TestClusterShardArrives(t *testing.T) {
 	eventually(t, "what was released is taken without a look", func() bool { return len(other.part.Shards()) > had })
 	close(blind)
 	c.rests()
+}
+
+// A node that is not told of the shards that were passed to it, or does not understand,
+// finds itself in their rows.
+func TestClusterShardUntold(t *testing.T) {
+	c := newNodes(t, 2)
+	l := c.pays(8, 4)
+	c.dir.lost.Store(true)
+	c.drain("n0", false)
+	c.serves("n1", clusterShards)
+	c.drain("n0", true)
+	c.rests()
+	l.ends()
+}
+
+// A node that takes nothing up is passed no more than a few shards, and none of them is
+// lost.
+func TestClusterShardsWaitTheirTurn(t *testing.T) {
+	c := newNodes(t, 2)
+	m, other := c.list[0], c.list[1]
+	had := len(m.part.Shards())
+	if had <= 2*cluster.WaveMax {
+		t.Fatalf("%s has %d shards", m.name, had)
+	}
+	open := make(chan struct{})
+	gate := func(ctx context.Context, what, node string, _ nola.ShardID) {
+		if node == other.name && (what == "take" || what == "claim") {
+			select {
+			case <-open:
+			case <-ctx.Done():
+			}
+		}
+	}
+	c.dir.gate.Store(&gate)
+	c.drain(m.name, false)
+	eventually(t, "the first shards are passed on", func() bool { return len(m.part.Shards()) == had-cluster.WaveMax })
+	c.looked(5)
+	if left := len(m.part.Shards()); left < had-cluster.WaveMax {
+		t.Errorf("%d shards of %d are left at a node whose neighbour takes none up", left, had)
+	}
+	close(open)
+	c.serves(other.name, clusterShards)
+	c.rests()
+}
+
+// serves waits until a node serves so many shards.
+func (c *nodes) serves(name string, n int) {
+	c.t.Helper()
+	for _, m := range c.list {
+		if m.name == name {
+			eventually(c.t, fmt.Sprintf("%s serves %d shards", name, n), func() bool { return len(m.part.Shards()) == n })
+		}
+	}
 }
 
 // A drained node gives all it has to the others and takes part again when told so.

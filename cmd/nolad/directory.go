@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/nolaproject/nola"
 	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/persistence/cqlstore"
+	"github.com/nolaproject/nola/persistence/lane"
 	"github.com/nolaproject/nola/server/cluster"
 )
 
@@ -22,8 +24,11 @@ import (
 type directory struct {
 	store *cqlstore.Store
 
-	mu   sync.Mutex          // guards the field below
+	mu   sync.Mutex          // guards the fields below
 	rows []cqlstore.ShardRow // as last read
+	// heirs are the nodes, by ID, that tell their lane: what is passed to it they take
+	// up. Those of an older release do not tell it, and claim what is released for them.
+	heirs map[string]cqlstore.Successor
 }
 
 // The labels that carry what a row has no column for. Names of users' labels have no
@@ -34,6 +39,7 @@ const (
 	labelLeaving = "nola/leaving"
 	labelRules   = "nola/rules"
 	labelWork    = "nola/work"
+	labelLane    = "nola/lane"
 )
 
 // Join opens a lane, and ends the one before.
@@ -44,7 +50,8 @@ func (d *directory) Join(ctx context.Context) (string, error) {
 // Beat writes the row of the node. It fails once the lane is lost, so that the node
 // joins anew.
 func (d *directory) Beat(ctx context.Context, row cluster.NodeRow) error {
-	if d.store.NodeID() != row.ID {
+	node, own := d.store.Lane()
+	if node != row.ID {
 		return errLaneLost
 	}
 	work, err := json.Marshal(row.Work)
@@ -53,7 +60,7 @@ func (d *directory) Beat(ctx context.Context, row cluster.NodeRow) error {
 	}
 	labels := map[string]string{
 		labelPeer: row.Peer, labelWeight: strconv.Itoa(row.Weight), labelLeaving: strconv.FormatBool(row.Leaving),
-		labelRules: strconv.FormatUint(row.Rules, 10), labelWork: string(work),
+		labelRules: strconv.FormatUint(row.Rules, 10), labelWork: string(work), labelLane: hex.EncodeToString(own[:]),
 	}
 	maps.Copy(labels, row.Labels)
 	n := cqlstore.Node{
@@ -75,7 +82,13 @@ func (d *directory) Nodes(ctx context.Context) ([]cluster.NodeRow, error) {
 		return nil, err
 	}
 	rows := make([]cluster.NodeRow, 0, len(list))
+	heirs := map[string]cqlstore.Successor{}
 	for _, n := range list {
+		heir := cqlstore.Successor{Node: n.ID, Address: n.Address}
+		if id, err := hex.DecodeString(n.Labels[labelLane]); err == nil && len(id) == len(heir.Lane) {
+			heir.Lane = [16]byte(id)
+			heirs[n.ID] = heir
+		}
 		row := cluster.NodeRow{ID: n.ID, Name: n.Name, Address: n.Address, Peer: n.Labels[labelPeer], Version: n.Build, Started: n.Started, Beat: n.Beat, Lease: n.Lease}
 		row.Weight, _ = strconv.Atoi(n.Labels[labelWeight]) // one that nobody wrote takes nothing
 		row.Leaving = n.Labels[labelLeaving] == "true" || row.Peer == ""
@@ -87,6 +100,9 @@ func (d *directory) Nodes(ctx context.Context) ([]cluster.NodeRow, error) {
 		row.Labels = n.Labels
 		rows = append(rows, row)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.heirs = heirs
 	return rows, nil
 }
 
@@ -157,7 +173,48 @@ func (d *directory) Flush(ctx context.Context, shard nola.ShardID, epoch nola.Ep
 	return d.store.Flush(ctx, shard, epoch)
 }
 
-// Release gives a shard away.
-func (d *directory) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error {
-	return d.store.Release(ctx, shard, epoch, to)
+// Release gives a shard away: at once to a node that tells its lane.
+func (d *directory) Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) (cluster.Passed, error) {
+	d.mu.Lock()
+	heir, tells := d.heirs[to]
+	d.mu.Unlock()
+	if !tells {
+		return cluster.Passed{}, d.store.Release(ctx, shard, epoch, to)
+	}
+	p, err := d.store.Pass(ctx, shard, epoch, heir)
+	if err != nil || p.Epoch == 0 {
+		return cluster.Passed{}, err
+	}
+	data, err := json.Marshal(word{hex.EncodeToString(p.Lane[:]), p.Epoch, p.Floor, p.Seq})
+	if err != nil {
+		return cluster.Passed{}, fmt.Errorf("write what the next owner of shard %d has to know: %w", shard, err)
+	}
+	return cluster.Passed{Epoch: p.Epoch, Word: data}, nil
+}
+
+// word is what a node is told of a shard that was passed to it.
+type word struct {
+	Lane  string         `json:"lane"`
+	Epoch nola.Epoch     `json:"epoch"`
+	Floor lane.Timestamp `json:"floor"`
+	Seq   nola.Seq       `json:"seq"`
+}
+
+// TakeUp takes up a shard that was passed to this node.
+func (d *directory) TakeUp(ctx context.Context, node string, shard nola.ShardID, data []byte) (persistence.Head, error) {
+	var w word
+	if err := json.Unmarshal(data, &w); err != nil {
+		return persistence.Head{}, fmt.Errorf("what the owner of shard %d before this one has sent: %w", shard, err)
+	}
+	p := cqlstore.Passed{Shard: shard, Epoch: w.Epoch, Floor: w.Floor, Seq: w.Seq}
+	id, err := hex.DecodeString(w.Lane)
+	if err != nil || len(id) != len(p.Lane) {
+		return persistence.Head{}, fmt.Errorf("what the owner of shard %d before this one has sent names no lane: %q", shard, w.Lane)
+	}
+	p.Lane = lane.ID(id)
+	head, err := d.store.TakeUp(ctx, node, p)
+	if errors.Is(err, cqlstore.ErrMoved) {
+		err = cluster.ErrMoved
+	}
+	return head, err
 }

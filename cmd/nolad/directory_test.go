@@ -84,7 +84,7 @@ func TestDirectory(t *testing.T) {
 	if _, err := b.Claim(t.Context(), idA, row(b, 1)); !errors.Is(err, cluster.ErrMoved) {
 		t.Errorf("a claim for another node: %v", err)
 	}
-	if err := a.Release(t.Context(), 1, head.Epoch, idB); err != nil {
+	if p, err := a.Release(t.Context(), 1, head.Epoch, idB); err != nil || p.Epoch != 0 {
 		t.Fatal(err)
 	}
 	if _, err := b.Claim(t.Context(), idB, row(b, 1)); err != nil {
@@ -112,5 +112,24 @@ func TestDirectory(t *testing.T) {
 	}
 	if _, err := b.Claim(t.Context(), again, row(b, 2)); err != nil {
 		t.Errorf("claim after it has joined again: %v", err)
+	}
+
+	// a has told its lane: what b gives to it is passed on, and taken up once.
+	if _, err := b.Nodes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := row(b, 2)
+	p, err := b.Release(t.Context(), 2, before.Epoch, idA)
+	if now := row(a, 2); err != nil || p.Epoch != before.Epoch+1 || now != (cluster.ShardRow{Shard: 2, Epoch: p.Epoch, Node: idA}) {
+		t.Fatalf("passed on: %+v, %v; the row is %+v", p, err, now)
+	}
+	if _, err := a.TakeUp(t.Context(), idA, 2, []byte("{}")); err == nil {
+		t.Error("a word that says nothing was understood")
+	}
+	if head, err := a.TakeUp(t.Context(), idA, 2, p.Word); err != nil || head.Epoch != p.Epoch {
+		t.Errorf("taken up at %+v, %v", head, err)
+	}
+	if _, err := a.TakeUp(t.Context(), idA, 2, p.Word); !errors.Is(err, cluster.ErrMoved) {
+		t.Errorf("taken up again: %v", err)
 	}
 }

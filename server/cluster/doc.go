@@ -13,13 +13,14 @@
 //
 // # How a shard moves
 //
-//	owned by A -> released for B -> owned by B     A gives it away
-//	owned by A -> owned by B                       A's lease is over
+//	owned by A -> owned by B                       A gives it away, or its lease is over
+//	owned by A -> released for B -> owned by B     A gives it away, and B has to claim it
 //	released for B -> owned by C                   B has not come for it
 //
 // A has most of what the shard has committed written to its tables first, ends what it
-// has admitted, releases the shard, and tells B, which claims it without a look at the directory.
-// Calls wait meanwhile: at A until they can be told of B, at B until it serves the
+// has admitted, makes B the owner by one write, and tells B, which takes the shard up
+// without a look at the directory. If that word gets lost, B finds itself in the shard's
+// row. Calls wait meanwhile: at A until they can be told of B, at B until it serves the
 // shard. All other moves are found by looking.
 //
 // # Where a shard belongs
@@ -41,14 +42,14 @@
 // # Invariants
 //
 //   - A shard is claimed only from nobody, from a node whose lease is over, or
-//     from oneself; each claim raises the epoch.
-//   - A node that lives loses a shard only by its own release.
+//     from oneself, or its owner claims it for another node; each claim raises the epoch.
+//   - A node that lives loses a shard only by its own hand.
 //   - Nodes with the same view agree on where each shard belongs, and a view that
 //     has settled moves each shard once at most.
 //   - Load moves a shard only from a node that has far too much, or home, and fills
 //     nobody above what makes it stop; while costs stay, all comes to rest.
-//   - A node that a rule bars takes no shard, from nobody.
+//   - A node that a rule bars takes no shard, from nobody, but for what it was made the
+//     owner of before both sides knew the rule, and that it gives away again.
 //   - One step of a shard at a time is under way at a node.
-//   - A node gives away a few shards at a time, and the next ones when those have
-//     arrived.
+//   - A node gives away a few shards at a time, and the next ones when those are served.
 package cluster

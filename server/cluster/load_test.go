@@ -84,7 +84,11 @@ func (c *loaded) round(t *testing.T) (moves int) {
 				moves++
 				c.moved[row.Shard]++
 			}
-			p.Ended(s, s.Kind == StepRelease)
+			how := EndedWell
+			if s.Kind == StepRelease {
+				how = EndedGiven
+			}
+			p.Ended(s, how)
 		}
 	}
 	c.v.Shards = next

@@ -48,7 +48,8 @@ const (
 	// or to it, and stepWaitersMax how many do; others are refused at once.
 	stepWait       = 2 * time.Second
 	stepWaitersMax = 4096
-	wakeTimeout    = 500 * time.Millisecond // of telling a node that a shard was released for it
+	wakeTimeout    = 500 * time.Millisecond // of telling a node that a shard was given to it
+	takePause      = 50 * time.Millisecond  // between questions whether that node serves it
 	leavesMax      = 32                     // releases at once of what no node takes
 )
 
@@ -122,6 +123,7 @@ type Member struct {
 	routes  []atomic.Pointer[route]
 	until   atomic.Int64  // the lease is held before this reading of the clock; 0: never
 	looking chan struct{} // holds one: look at the directory now
+	moved   atomic.Bool   // the rows of shards have changed since they were read
 	waiters atomic.Int64  // for steps to end
 
 	ctx  context.Context // ends with Run
@@ -368,13 +370,31 @@ func (m *Member) keepLease(ctx context.Context, id string, since time.Duration) 
 func (m *Member) watch(l *life) {
 	ctx, id := l.ctx, l.id
 	w := &watcher{
-		m: m, id: id, members: NewMembers(id, m.cfg.Lease), planner: NewPlanner(id), meter: newMeter(), ended: make(chan outcome),
+		m: m, id: id, members: NewMembers(id, m.cfg.Lease), planner: NewPlanner(id), meter: newMeter(), ended: make(chan performed),
 	}
 	every := m.cfg.Lease / beatsPerLease
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var last time.Duration
 	steps := 0
+	run := func(list []Step) {
+		for _, s := range list {
+			steps++
+			l.wg.Go(func() {
+				end, free := m.begin(s.From.Shard)
+				var c performed
+				if free {
+					c = m.carryOut(ctx, id, s, nil)
+				}
+				end()
+				if c.rest != nil {
+					c.rest()
+				}
+				c.step = s
+				w.ended <- c
+			})
+		}
+	}
 	asked := true
 	for {
 		select {
@@ -383,10 +403,17 @@ func (m *Member) watch(l *life) {
 				<-w.ended
 			}
 			return
-		case o := <-w.ended:
+		case c := <-w.ended:
 			steps--
-			w.planner.Ended(o.step, o.done && o.step.Kind == StepRelease)
-			if o.done { // what failed is looked at in its time
+			w.planner.Ended(c.step, c.how)
+			switch {
+			case c.how == EndedBadly: // it is looked at in its time
+			case c.row.Epoch != 0 && w.shards != nil:
+				// What is next follows from this row. All are read in their time again.
+				w.shards = slices.Clone(w.shards)
+				w.shards[c.row.Shard] = c.row
+				run(w.decide(now()))
+			default:
 				m.poke()
 			}
 			continue
@@ -405,15 +432,7 @@ func (m *Member) watch(l *life) {
 		}
 		list := w.look(ctx, asked)
 		asked = false
-		for _, s := range list {
-			steps++
-			l.wg.Go(func() {
-				end, free := m.begin(s.From.Shard)
-				done := free && m.carryOut(ctx, id, s)
-				end()
-				w.ended <- outcome{s, done}
-			})
-		}
+		run(list)
 		last = now()
 		timer.Reset(every / 2)
 	}
@@ -426,8 +445,10 @@ type watcher struct {
 	members *Members
 	planner *Planner
 	meter   *meter
-	ended   chan outcome
+	ended   chan performed
 	failing bool
+	// nodes are the rows of the last read.
+	nodes []NodeRow
 	// shards are the rows of the last read of all, at that time; calm says that each was
 	// where it belongs, and nothing was to be done.
 	shards []ShardRow
@@ -437,9 +458,14 @@ type watcher struct {
 	settled bool
 }
 
-type outcome struct {
+// performed says how a step was carried out.
+type performed struct {
 	step Step
-	done bool
+	how  Ending
+	// row is that of the shard by what was done, if it has an epoch.
+	row ShardRow
+	// rest, if set, is what the step has left, for which requests need not wait.
+	rest func()
 }
 
 // look reads the directory, tells the routes, and answers what to do. The rows of
@@ -458,6 +484,7 @@ func (w *watcher) look(ctx context.Context, asked bool) []Step {
 	nodes, err := m.cfg.Directory.Nodes(ctx)
 	ended := now()
 	asked = asked || !w.calm || ended-w.readAt >= calmLeases*m.cfg.Lease
+	asked = m.moved.Swap(false) || asked
 	if err == nil && !asked {
 		w.members.Read(began, ended, nodes, w.shards)
 		asked = !w.members.Settled()
@@ -477,9 +504,18 @@ func (w *watcher) look(ctx context.Context, asked bool) []Step {
 		w.failing = true
 		return nil
 	}
-	w.failing = false
-	shards := w.shards
-	view := View{Alive: w.members.Alive(), Dead: w.members.Dead, Settled: w.members.Settled(), Shards: shards, Serving: m.shards.Serving}
+	w.failing, w.nodes = false, nodes
+	w.measure(ended, w.members.Alive())
+	for _, gone := range w.members.Gone(ended, w.shards) {
+		_ = m.cfg.Directory.Forget(ctx, gone) // the next look tries again
+	}
+	return w.decide(ended)
+}
+
+// decide tells the routes, and answers what to do, by what is known of the directory.
+func (w *watcher) decide(at time.Duration) []Step {
+	m := w.m
+	view := View{Alive: w.members.Alive(), Dead: w.members.Dead, Settled: w.members.Settled(), Shards: w.shards, Serving: m.shards.Serving}
 	m.mu.Lock()
 	view.Rules = m.placement.Rules
 	for _, n := range view.Alive {
@@ -487,26 +523,22 @@ func (w *watcher) look(ctx context.Context, asked bool) []Step {
 	}
 	m.mu.Unlock()
 	w.settled = w.settled || view.Settled
-	w.measure(ended, view)
-	w.tell(view, nodes)
-	for _, gone := range w.members.Gone(ended, shards) {
-		_ = m.cfg.Directory.Forget(ctx, gone) // the next look tries again
-	}
+	w.tell(view, w.nodes)
 	w.calm = false
 	if !m.Trusted() {
 		return nil
 	}
-	steps := w.planner.Plan(ended, view)
+	steps := w.planner.Plan(at, view)
 	w.calm = view.Settled && len(steps) == 0 && w.planner.Rests(view)
-	m.change(func() { m.work.Steady, m.work.Placed = w.planner.Steady(ended), w.planner.Placed() })
+	m.change(func() { m.work.Steady, m.work.Placed = w.planner.Steady(at), w.planner.Placed() })
 	return steps
 }
 
 // measure sees what the node's shards cost. One that was taken is expected to cost what
 // its owner before told of it.
-func (w *watcher) measure(at time.Duration, v View) {
+func (w *watcher) measure(at time.Duration, alive []NodeRow) {
 	w.meter.read(at, w.m.shards.Shards(), func(id nola.ShardID) uint64 {
-		for _, n := range v.Alive {
+		for _, n := range alive {
 			for _, s := range n.Work.Heavy {
 				if s.Shard == id && n.ID != w.id {
 					return s.Cost
@@ -599,9 +631,10 @@ func (m *Member) await(ctx context.Context, id nola.ShardID) bool {
 	return false
 }
 
-// arrive has the node take a shard that was released for it, before it sees that in
-// the directory. Whoever asks for the shard from now on waits for it.
-func (m *Member) arrive(id nola.ShardID, epoch nola.Epoch) {
+// arrive has the node take a shard that was released for it, or passed to it with this
+// word, before it sees that in the directory. Whoever asks for the shard from now on waits
+// for it.
+func (m *Member) arrive(id nola.ShardID, epoch nola.Epoch, word []byte) {
 	m.mu.Lock()
 	l := m.life
 	end, free := func() {}, false
@@ -617,68 +650,124 @@ func (m *Member) arrive(id nola.ShardID, epoch nola.Epoch) {
 	}
 	go func() {
 		defer l.wg.Done()
+		var c performed
 		if m.Trusted() {
-			m.carryOut(l.ctx, l.id, Step{Kind: StepClaim, From: ShardRow{Shard: id, Epoch: epoch, HandoffTo: l.id}})
+			from := ShardRow{Shard: id, Epoch: epoch, HandoffTo: l.id}
+			if word != nil {
+				from.Node, from.HandoffTo = l.id, ""
+			}
+			c = m.carryOut(l.ctx, l.id, Step{Kind: StepClaim, From: from}, word)
 		}
 		end()
-		m.poke()
+		if m.moved.Store(true); c.how != EndedWell {
+			m.poke()
+		}
 	}()
 }
 
-// carryOut does one step, and reports whether that went well.
-func (m *Member) carryOut(ctx context.Context, self string, s Step) (done bool) {
+// carryOut does one step, and says how that went. word is that of the owner before, if it
+// has passed the shard to this node.
+func (m *Member) carryOut(ctx context.Context, self string, s Step, word []byte) performed {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	id := s.From.Shard
 	switch s.Kind {
 	case StepClaim:
-		if m.shards.Serving(id) != 0 { // it came meanwhile
-			return true
-		}
-		head, err := m.cfg.Directory.Claim(ctx, self, s.From)
-		if err == nil {
-			err = m.shards.OpenShard(head)
-		}
-		if err == nil {
-			m.route(id, route{head.Epoch, self}, true)
-			m.cfg.Logger.Debug("shard taken", "shard", id, "epoch", head.Epoch, "from", s.From.Node)
-		} else if !errors.Is(err, ErrMoved) && ctx.Err() == nil {
-			m.cfg.Logger.Warn("a shard cannot be taken; trying again", "shard", id, "error", err)
-		}
-		return err == nil
-	case StepDrop:
-		if mine := m.shards.Serving(id); mine == 0 || mine >= s.From.Epoch { // it came back meanwhile
-			return true
-		}
+		return m.claim(ctx, self, s.From, word)
+	case StepRelease:
+		return m.handOver(ctx, s.From, s.To)
+	}
+	id := s.From.Shard
+	if mine := m.shards.Serving(id); mine != 0 && mine < s.From.Epoch { // it did not come back meanwhile
 		m.shards.DropShard(id)
 		m.cfg.Logger.Warn("shard lost to another node", "shard", id, "to", s.From.Node)
-	case StepRelease:
-		if err := m.cfg.Directory.Flush(ctx, id, s.From.Epoch); err != nil {
-			if ctx.Err() == nil {
-				m.cfg.Logger.Warn("a shard cannot be given away; trying again", "shard", id, "error", err)
-			}
-			return false
+	}
+	return performed{how: EndedWell}
+}
+
+// claim takes a shard.
+func (m *Member) claim(ctx context.Context, self string, from ShardRow, word []byte) performed {
+	id := from.Shard
+	if m.shards.Serving(id) != 0 { // it came meanwhile
+		return performed{how: EndedWell}
+	}
+	var head persistence.Head
+	var err error
+	if word != nil {
+		head, err = m.cfg.Directory.TakeUp(ctx, self, id, word)
+	} else {
+		head, err = m.cfg.Directory.Claim(ctx, self, from)
+	}
+	if err == nil {
+		err = m.shards.OpenShard(head)
+	}
+	if err != nil {
+		if !errors.Is(err, ErrMoved) && ctx.Err() == nil {
+			m.cfg.Logger.Warn("a shard cannot be taken; trying again", "shard", id, "error", err)
 		}
-		handOff, cancel := context.WithTimeout(ctx, handOffTime)
-		m.shards.CloseShard(handOff, id)
-		cancel()
-		if err := m.cfg.Directory.Release(ctx, id, s.From.Epoch, s.To); err != nil {
-			if ctx.Err() == nil {
-				m.cfg.Logger.Warn("a shard cannot be released; trying again", "shard", id, "error", err)
-			}
-			return false
+		return performed{how: EndedBadly}
+	}
+	m.route(id, route{head.Epoch, self}, true)
+	m.cfg.Logger.Debug("shard taken", "shard", id, "epoch", head.Epoch, "from", from.Node)
+	return performed{how: EndedWell, row: ShardRow{Shard: id, Epoch: head.Epoch, Node: self}}
+}
+
+// handOver gives a shard to another node.
+func (m *Member) handOver(ctx context.Context, from ShardRow, to string) performed {
+	id := from.Shard
+	if err := m.cfg.Directory.Flush(ctx, id, from.Epoch); err != nil {
+		if ctx.Err() == nil {
+			m.cfg.Logger.Warn("a shard cannot be given away; trying again", "shard", id, "error", err)
 		}
-		m.route(id, route{s.From.Epoch, s.To}, true)
-		m.cfg.Logger.Debug("shard given away", "shard", id, "to", s.To)
-		if l, found := m.linkOf(s.To); found {
-			wake, cancel := context.WithTimeout(ctx, wakeTimeout)
-			defer cancel()
-			if _, err := l.client.Wake(wake, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(s.From.Epoch)})); err != nil && ctx.Err() == nil {
-				m.cfg.Logger.Warn("the next owner of a shard was not told of it; it finds out a little later", "shard", id, "to", s.To, "error", err)
-			}
+		return performed{how: EndedBadly}
+	}
+	handOff, cancel := context.WithTimeout(ctx, handOffTime)
+	m.shards.CloseShard(handOff, id)
+	cancel()
+	passed, err := m.cfg.Directory.Release(ctx, id, from.Epoch, to)
+	if err != nil {
+		if ctx.Err() == nil {
+			m.cfg.Logger.Warn("a shard cannot be released; trying again", "shard", id, "error", err)
+		}
+		return performed{how: EndedBadly}
+	}
+	c := performed{how: EndedGiven, row: ShardRow{Shard: id, Epoch: from.Epoch, HandoffTo: to}}
+	if passed.Epoch != 0 {
+		c = performed{how: EndedWell, row: ShardRow{Shard: id, Epoch: passed.Epoch, Node: to}}
+	}
+	m.route(id, route{c.row.Epoch, to}, true)
+	m.cfg.Logger.Debug("shard given away", "shard", id, "to", to)
+	if passed.Epoch != 0 {
+		c.rest = func() { m.awaitServed(id, to) }
+	}
+	if l, found := m.linkOf(to); found {
+		wake, cancel := context.WithTimeout(ctx, wakeTimeout)
+		defer cancel()
+		if _, err := l.client.Wake(wake, request(&peerv1.WakeRequest{Shard: uint32(id), Epoch: uint64(c.row.Epoch), Word: passed.Word})); err != nil && ctx.Err() == nil {
+			m.cfg.Logger.Warn("the next owner of a shard was not told of it; it finds out a little later", "shard", id, "to", to, "error", err)
 		}
 	}
-	return true
+	return c
+}
+
+// awaitServed waits until the node that a shard was passed to serves it, is known to be
+// dead, or has had OverdueAfter: to one that takes nothing up, no more is passed meanwhile.
+func (m *Member) awaitServed(id nola.ShardID, by string) {
+	ctx, cancel := context.WithTimeout(m.ctx, OverdueAfter)
+	defer cancel()
+	for {
+		l, found := m.linkOf(by)
+		if !found {
+			return
+		}
+		if res, err := l.client.Wake(ctx, request(&peerv1.WakeRequest{Shard: uint32(id), Wait: true})); err == nil && res.Msg.GetServes() {
+			return
+		}
+		select {
+		case <-time.After(takePause):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Leave gives all shards away, because the node is about to end: to others while
@@ -708,7 +797,7 @@ func (m *Member) Leave(ctx context.Context) {
 			handOff, end := context.WithTimeout(ctx, handOffTime)
 			m.shards.CloseShard(handOff, s.Shard)
 			end()
-			if err := m.cfg.Directory.Release(ctx, s.Shard, s.Epoch, ""); err != nil {
+			if _, err := m.cfg.Directory.Release(ctx, s.Shard, s.Epoch, ""); err != nil {
 				m.cfg.Logger.Warn("a shard is not released; others take it when the lease is over", "shard", s.Shard, "error", err)
 			}
 		})

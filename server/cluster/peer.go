@@ -324,9 +324,13 @@ func (s *service) Tail(ctx context.Context, req *connect.Request[peerv1.TailRequ
 	return nil
 }
 
-// Wake has the node take a shard that was released for it.
-func (s *service) Wake(_ context.Context, req *connect.Request[peerv1.WakeRequest]) (*connect.Response[peerv1.WakeResponse], error) {
-	s.m.arrive(nola.ShardID(req.Msg.GetShard()), nola.Epoch(req.Msg.GetEpoch()))
+// Wake has the node take a shard that was released for it or passed to it.
+func (s *service) Wake(ctx context.Context, req *connect.Request[peerv1.WakeRequest]) (*connect.Response[peerv1.WakeResponse], error) {
+	m := req.Msg
+	if m.GetWait() {
+		return connect.NewResponse(&peerv1.WakeResponse{Serves: s.serves(ctx, nola.ShardID(m.GetShard()))}), nil
+	}
+	s.m.arrive(nola.ShardID(m.GetShard()), nola.Epoch(m.GetEpoch()), m.GetWord())
 	return connect.NewResponse(&peerv1.WakeResponse{}), nil
 }
 

@@ -148,10 +148,20 @@ func (p *Planner) Plan(now time.Duration, v View) []Step {
 	return steps
 }
 
-// Ended tells that a step is over. released is set if the shard was released.
-func (p *Planner) Ended(s Step, released bool) {
+// Ending says how a step ended.
+type Ending uint8
+
+// The endings of a step.
+const (
+	EndedBadly Ending = iota // it is looked at again
+	EndedWell                // what was passed on is served by its next owner, or has had its time
+	EndedGiven               // the shard was released, and nobody has taken it yet
+)
+
+// Ended tells that a step is over.
+func (p *Planner) Ended(s Step, how Ending) {
 	delete(p.busy, s.From.Shard)
-	if released && s.To != "" {
+	if how == EndedGiven && s.To != "" {
 		p.given[s.From.Shard] = s.From.Epoch
 	}
 }

@@ -76,7 +76,19 @@ type Directory interface {
 	Claim(ctx context.Context, node string, from ShardRow) (persistence.Head, error)
 	// Flush makes the Release of a shard short that this node serves under that epoch.
 	Flush(ctx context.Context, shard nola.ShardID, epoch nola.Epoch) error
-	// Release makes nobody the owner of a shard that this node owns under that
-	// epoch, and has stopped to serve; to is the node that shall have it, or empty.
-	Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) error
+	// Release gives a shard away that this node owns under that epoch, and has stopped to
+	// serve; to is the node that shall have it, or empty. Either nobody owns it then, or,
+	// by the same write, that node does: see Passed.
+	Release(ctx context.Context, shard nola.ShardID, epoch nola.Epoch, to string) (Passed, error)
+	// TakeUp answers where a shard stands of which node, which Join has answered, was made
+	// the owner by the one before, who has sent this word. It answers ErrMoved if that is
+	// over, or the word was taken up before. A node that gets no word finds itself in the
+	// shard's row, and claims it.
+	TakeUp(ctx context.Context, node string, shard nola.ShardID, word []byte) (persistence.Head, error)
+}
+
+// Passed tells of a shard that was given away how its next owner comes to it.
+type Passed struct {
+	Epoch nola.Epoch // under which that owns it already; 0: it has to claim it
+	Word  []byte     // for its TakeUp
 }

@@ -24,7 +24,7 @@ const (
 
 // fleet is a cluster of many nodes in virtual time: real Members and Planners over
 // rows that answer after the times above. What Member does between them is here as
-// it is there: a look every twelfth of a lease and after each step, ClaimsMax claims
+// it is there: a look every twelfth of a lease, a plan after each step, ClaimsMax claims
 // at once, a dead lane recovered once by each node that claims from it.
 type fleet struct {
 	rand  *rand.Rand
@@ -58,8 +58,8 @@ type craft struct {
 }
 
 type job struct {
-	step Step
-	at   time.Duration
+	step     Step
+	took, at time.Duration // at its end
 }
 
 func newFleet(seed uint64, nodes, shards int) *fleet {
@@ -119,9 +119,7 @@ func (f *fleet) act(c *craft) {
 	switch {
 	case c.planAt != 0 && f.now >= c.planAt:
 		c.planAt = 0
-		for _, s := range c.planner.Plan(f.now, c.view) {
-			c.jobs = append(c.jobs, job{s, f.now + f.lasts(c, s)})
-		}
+		f.plan(c)
 		for _, id := range c.members.Gone(f.now, f.rows) {
 			delete(f.beats, id)
 		}
@@ -143,7 +141,15 @@ func (f *fleet) act(c *craft) {
 			c.jobs = append(c.jobs, j)
 			continue
 		}
-		f.end(c, j.step)
+		f.end(c, j)
+	}
+}
+
+// plan has a node begin what is to be done.
+func (f *fleet) plan(c *craft) {
+	for _, s := range c.planner.Plan(f.now, c.view) {
+		took := f.lasts(c, s)
+		c.jobs = append(c.jobs, job{s, took, f.now + took})
 	}
 }
 
@@ -157,12 +163,13 @@ func (f *fleet) lasts(c *craft, s Step) (d time.Duration) {
 		}
 		return d + 2*fleetPlain + f.lwt() // read the row, apply, claim
 	case StepRelease:
-		return fleetHandOff + f.lwt()
+		return fleetHandOff + f.lwt() + fleetPlain // pass it on, and its next owner reads
 	}
 	return 0
 }
 
-func (f *fleet) end(c *craft, s Step) {
+func (f *fleet) end(c *craft, j job) {
+	s := j.step
 	row := &f.rows[s.From.Shard]
 	done := *row == s.From
 	switch {
@@ -175,17 +182,23 @@ func (f *fleet) end(c *craft, s Step) {
 		f.served = append(f.served, f.now-f.since[row.Shard])
 	case s.Kind == StepRelease && done:
 		delete(c.serving, row.Shard)
-		f.since[row.Shard] = f.now - fleetLWT
-		row.Node, row.HandoffTo = "", s.To
+		*row = ShardRow{Shard: row.Shard, Epoch: row.Epoch + 1, Node: s.To}
 		for _, other := range f.nodes {
-			if other.row.ID == s.To && !other.dead {
-				other.lookAt = min(other.lookAt, f.now)
+			if other.row.ID == s.To && !other.dead { // it is told
+				other.serving[row.Shard] = row.Epoch
+				f.moves[row.Shard]++
+				f.served = append(f.served, j.took-fleetHandOff)
 			}
 		}
 	}
-	c.planner.Ended(s, s.Kind == StepRelease && done)
+	how := EndedBadly
 	if done {
-		c.lookAt = min(c.lookAt, f.now+lookPause)
+		how = EndedWell
+	}
+	c.planner.Ended(s, how)
+	if done { // what is next follows from this row
+		c.view.Shards[row.Shard] = *row
+		f.plan(c)
 	}
 }
 

@@ -55,7 +55,14 @@ type node struct {
 	planner   *Planner
 	serving   map[nola.ShardID]nola.Epoch
 	steps     []Step
-	stopped   map[nola.ShardID]bool // of releases whose first part was done
+	had       map[nola.ShardID]nola.Epoch // under which each shard was served last
+	stopped   map[nola.ShardID]bool       // of releases whose first part was done
+	passed    map[nola.ShardID]pass       // shards that were passed on, and may not be served yet
+}
+
+type pass struct {
+	epoch nola.Epoch
+	until time.Duration
 }
 
 func newWorld(t *testing.T, seed uint64, shards int) *world {
@@ -89,6 +96,7 @@ func (n *node) begin(name string, weight int) {
 	n.row = NodeRow{ID: fmt.Sprintf("%s#%d", name, w.made), Name: name, Weight: weight, Started: time.Unix(0, int64(w.now)+int64(w.made))}
 	n.members, n.planner = NewMembers(n.row.ID, worldLease), NewPlanner(n.row.ID)
 	n.serving, n.steps, n.stopped = map[nola.ShardID]nola.Epoch{}, nil, map[nola.ShardID]bool{}
+	n.had, n.passed = map[nola.ShardID]nola.Epoch{}, map[nola.ShardID]pass{}
 	n.beatAt, n.readAt, n.confirmed, n.dead, n.paused = w.now, w.now, w.now, false, false
 	w.log("%s begins, weight %d", n.row.ID, weight)
 }
@@ -163,10 +171,13 @@ func (n *node) work() Work {
 func (n *node) part(i int) {
 	w, s := n.w, n.steps[i]
 	row := &w.rows[s.From.Shard]
-	released := false
+	how := EndedBadly
 	switch s.Kind {
 	case StepClaim:
-		if *row == s.From {
+		switch {
+		case *row == s.From && row.Node == n.row.ID && n.had[row.Shard] < row.Epoch:
+			n.takeUp(row.Shard) // it was passed to this node
+		case *row == s.From:
 			if row.Node != "" && row.Node != n.row.ID {
 				for _, other := range w.nodes {
 					if other.row.ID == row.Node && other.trusted() {
@@ -175,9 +186,7 @@ func (n *node) part(i int) {
 				}
 			}
 			*row = ShardRow{Shard: row.Shard, Epoch: row.Epoch + 1, Node: n.row.ID}
-			n.serving[row.Shard] = row.Epoch
-			w.moves[row.Shard]++
-			w.log("%s takes shard %d, epoch %d", n.row.ID, row.Shard, row.Epoch)
+			n.takeUp(row.Shard)
 		}
 	case StepDrop:
 		delete(n.serving, s.From.Shard)
@@ -187,14 +196,51 @@ func (n *node) part(i int) {
 			delete(n.serving, s.From.Shard)
 			return
 		}
-		delete(n.stopped, s.From.Shard)
-		if released = *row == s.From; released {
+		if p, was := n.passed[s.From.Shard]; was {
+			if how = EndedWell; w.now < p.until && !w.took(s, p.epoch) {
+				return
+			}
+			break
+		}
+		switch {
+		case *row != s.From:
+		case w.rand.IntN(3) == 0:
+			how = EndedGiven
 			row.Node, row.HandoffTo = "", s.To
 			w.log("%s releases shard %d for %s", n.row.ID, row.Shard, s.To)
+		default:
+			row.Epoch, row.Node = row.Epoch+1, s.To
+			n.passed[row.Shard] = pass{row.Epoch, w.now + OverdueAfter}
+			w.log("%s passes shard %d to %s", n.row.ID, row.Shard, s.To)
+			for _, other := range w.nodes { // the word may get lost
+				if other.row.ID == s.To && other.trusted() && !other.paused && w.rand.IntN(2) == 0 {
+					other.takeUp(row.Shard)
+				}
+			}
+			return
 		}
 	}
+	delete(n.stopped, s.From.Shard)
+	delete(n.passed, s.From.Shard)
 	n.steps = slices.Delete(n.steps, i, i+1)
-	n.planner.Ended(s, released)
+	n.planner.Ended(s, how)
+}
+
+// took reports whether a shard was taken up that was passed on, or its next owner is dead.
+func (w *world) took(s Step, epoch nola.Epoch) bool {
+	for _, other := range w.nodes {
+		if other.row.ID == s.To && !other.dead {
+			return other.had[s.From.Shard] >= epoch
+		}
+	}
+	return true
+}
+
+// takeUp has a node serve a shard that it owns by its row.
+func (n *node) takeUp(id nola.ShardID) {
+	n.serving[id], n.had[id] = n.w.rows[id].Epoch, n.w.rows[id].Epoch
+	n.w.moves[id]++
+	n.w.log("%s takes shard %d, epoch %d", n.row.ID, id, n.serving[id])
 }
 
 // check holds the world against what must always be true.
@@ -341,7 +387,8 @@ func (w *world) event() {
 			s := n.steps[0]
 			n.steps = n.steps[1:]
 			delete(n.stopped, s.From.Shard)
-			n.planner.Ended(s, false)
+			delete(n.passed, s.From.Shard)
+			n.planner.Ended(s, EndedBadly)
 		}
 	}
 }
@@ -424,7 +471,7 @@ func TestDrainGoesInWaves(t *testing.T) {
 			t.Fatalf("step %+v", s)
 		}
 		v.Shards[s.From.Shard].Node, v.Shards[s.From.Shard].HandoffTo = "", "b"
-		p.Ended(s, true)
+		p.Ended(s, EndedGiven)
 	}
 	v.Serving = func(s nola.ShardID) nola.Epoch {
 		if v.Shards[s].Node == "a" {

@@ -1316,7 +1316,12 @@ type WakeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Epoch is that under which it was released. If it is 0 the node looks at all shards.
-	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Word is what the node's store has to know of a shard that was passed to it; epoch is
+	// that under which the node owns it.
+	Word []byte `protobuf:"bytes,3,opt,name=word,proto3" json:"word,omitempty"`
+	// Wait has the node answer when it serves the shard, or finds that it does not come.
+	Wait          bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1365,8 +1370,24 @@ func (x *WakeRequest) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *WakeRequest) GetWord() []byte {
+	if x != nil {
+		return x.Word
+	}
+	return nil
+}
+
+func (x *WakeRequest) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
+}
+
 type WakeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Serves says that the node serves the shard.
+	Serves        bool `protobuf:"varint,1,opt,name=serves,proto3" json:"serves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1399,6 +1420,13 @@ func (x *WakeResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use WakeResponse.ProtoReflect.Descriptor instead.
 func (*WakeResponse) Descriptor() ([]byte, []int) {
 	return file_nola_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WakeResponse) GetServes() bool {
+	if x != nil {
+		return x.Serves
+	}
+	return false
 }
 
 // Row is one cast of the stream between the two shards.
@@ -1633,11 +1661,14 @@ const file_nola_peer_v1_peer_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1e\n" +
 	"\n" +
 	"invocation\x18\x04 \x01(\fR\n" +
-	"invocation\"9\n" +
+	"invocation\"a\n" +
 	"\vWakeRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x0e\n" +
-	"\fWakeResponse2\xa2\x03\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04word\x18\x03 \x01(\fR\x04word\x12\x12\n" +
+	"\x04wait\x18\x04 \x01(\bR\x04wait\"&\n" +
+	"\fWakeResponse\x12\x16\n" +
+	"\x06serves\x18\x01 \x01(\bR\x06serves2\xa2\x03\n" +
 	"\vPeerService\x12F\n" +
 	"\x05Calls\x12\x1a.nola.peer.v1.CallsRequest\x1a\x1b.nola.peer.v1.CallsResponse\"\x00(\x010\x01\x12H\n" +
 	"\aDeliver\x12\x1c.nola.peer.v1.DeliverRequest\x1a\x1d.nola.peer.v1.DeliverResponse\"\x00\x12<\n" +

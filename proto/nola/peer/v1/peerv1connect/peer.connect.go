@@ -60,8 +60,8 @@ type PeerServiceClient interface {
 	Read(context.Context, *connect.Request[v1.ReadRequest]) (*connect.Response[v1.ReadResponse], error)
 	// Tail follows the log of an actor.
 	Tail(context.Context, *connect.Request[v1.TailRequest]) (*connect.ServerStreamForClient[v1.TailResponse], error)
-	// Wake says that a shard was released for the node. Who asks the node for the shard
-	// after the answer waits for it.
+	// Wake says that a shard was released for the node, or passed to it. Who asks the node
+	// for the shard after the answer waits for it.
 	Wake(context.Context, *connect.Request[v1.WakeRequest]) (*connect.Response[v1.WakeResponse], error)
 }
 
@@ -168,8 +168,8 @@ type PeerServiceHandler interface {
 	Read(context.Context, *connect.Request[v1.ReadRequest]) (*connect.Response[v1.ReadResponse], error)
 	// Tail follows the log of an actor.
 	Tail(context.Context, *connect.Request[v1.TailRequest], *connect.ServerStream[v1.TailResponse]) error
-	// Wake says that a shard was released for the node. Who asks the node for the shard
-	// after the answer waits for it.
+	// Wake says that a shard was released for the node, or passed to it. Who asks the node
+	// for the shard after the answer waits for it.
 	Wake(context.Context, *connect.Request[v1.WakeRequest]) (*connect.Response[v1.WakeResponse], error)
 }
 
