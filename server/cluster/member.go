@@ -388,7 +388,7 @@ func (m *Member) watch(l *life) {
 				}
 				end()
 				if c.rest != nil {
-					c.rest()
+					c.rest(ctx)
 				}
 				c.step = s
 				w.ended <- c
@@ -465,7 +465,7 @@ type performed struct {
 	// row is that of the shard by what was done, if it has an epoch.
 	row ShardRow
 	// rest, if set, is what the step has left, for which requests need not wait.
-	rest func()
+	rest func(context.Context)
 }
 
 // look reads the directory, tells the routes, and answers what to do. The rows of
@@ -737,7 +737,7 @@ func (m *Member) handOver(ctx context.Context, from ShardRow, to string) perform
 	m.route(id, route{c.row.Epoch, to}, true)
 	m.cfg.Logger.Debug("shard given away", "shard", id, "to", to)
 	if passed.Epoch != 0 {
-		c.rest = func() { m.awaitServed(id, to) }
+		c.rest = func(ctx context.Context) { m.awaitServed(ctx, id, to) }
 	}
 	if l, found := m.linkOf(to); found {
 		wake, cancel := context.WithTimeout(ctx, wakeTimeout)
@@ -751,8 +751,8 @@ func (m *Member) handOver(ctx context.Context, from ShardRow, to string) perform
 
 // awaitServed waits until the node that a shard was passed to serves it, is known to be
 // dead, or has had OverdueAfter: to one that takes nothing up, no more is passed meanwhile.
-func (m *Member) awaitServed(id nola.ShardID, by string) {
-	ctx, cancel := context.WithTimeout(m.ctx, OverdueAfter)
+func (m *Member) awaitServed(ctx context.Context, id nola.ShardID, by string) {
+	ctx, cancel := context.WithTimeout(ctx, OverdueAfter)
 	defer cancel()
 	for {
 		l, found := m.linkOf(by)
