@@ -185,7 +185,7 @@ func (d *directory) Release(ctx context.Context, shard nola.ShardID, epoch nola.
 	if err != nil || p.Epoch == 0 {
 		return cluster.Passed{}, err
 	}
-	data, err := json.Marshal(word{hex.EncodeToString(p.Lane[:]), p.Epoch, p.Floor, p.Seq})
+	data, err := json.Marshal(word{hex.EncodeToString(p.Lane[:]), p.Epoch, p.Floor, p.Seq, p.Buckets})
 	if err != nil {
 		return cluster.Passed{}, fmt.Errorf("write what the next owner of shard %d has to know: %w", shard, err)
 	}
@@ -198,6 +198,8 @@ type word struct {
 	Epoch nola.Epoch     `json:"epoch"`
 	Floor lane.Timestamp `json:"floor"`
 	Seq   nola.Seq       `json:"seq"`
+	// Buckets is null if the next owner has to read them.
+	Buckets [][]byte `json:"buckets"`
 }
 
 // TakeUp takes up a shard that was passed to this node.
@@ -206,7 +208,7 @@ func (d *directory) TakeUp(ctx context.Context, node string, shard nola.ShardID,
 	if err := json.Unmarshal(data, &w); err != nil {
 		return persistence.Head{}, fmt.Errorf("what the owner of shard %d before this one has sent: %w", shard, err)
 	}
-	p := cqlstore.Passed{Shard: shard, Epoch: w.Epoch, Floor: w.Floor, Seq: w.Seq}
+	p := cqlstore.Passed{Shard: shard, Epoch: w.Epoch, Floor: w.Floor, Seq: w.Seq, Buckets: w.Buckets}
 	id, err := hex.DecodeString(w.Lane)
 	if err != nil || len(id) != len(p.Lane) {
 		return persistence.Head{}, fmt.Errorf("what the owner of shard %d before this one has sent names no lane: %q", shard, w.Lane)

@@ -194,7 +194,7 @@ func (s *Store) claim(ctx context.Context, own *ownLane, shard nola.ShardID) (pe
 		case !found:
 			return head, fmt.Errorf("%w: shard %d has no row; run nolad schema setup again", ErrNoSchema, shard)
 		case row.Lane == own.id:
-			t, err := s.adopt(ctx, own, shard, row, s.number)
+			t, err := s.adopt(ctx, own, shard, row, nil)
 			if err != nil {
 				return head, err
 			}
@@ -303,8 +303,9 @@ func (s *Store) claimFrom(ctx context.Context, own *ownLane, claim lane.Claim) (
 
 // adopt takes up a shard that the own lane owns by its row and has not served under its
 // epoch: its owner before has passed it on, or its claim was executed, and failed
-// afterwards. number tells its last batch. It answers nil if the lane has served it.
-func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row lane.ShardRow, number func(context.Context, nola.ShardID) (nola.Seq, error)) (*tenure, error) {
+// afterwards. told is what that owner has told, if it has. It answers nil if the lane has
+// served it.
+func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row lane.ShardRow, told *Passed) (*tenure, error) {
 	s.mu.Lock()
 	served := s.served(own, shard, row.Epoch)
 	s.mu.Unlock()
@@ -312,6 +313,12 @@ func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row
 		return nil, nil
 	}
 	m := newMemory(shard, &s.cached)
+	if told != nil && told.Buckets != nil {
+		for _, b := range told.Buckets {
+			m.know(persistence.Table(b[0]), b[1:])
+		}
+		return s.install(own, shard, m, row, told.Seq)
+	}
 	var last nola.Seq
 	reads, rctx := errgroup.WithContext(ctx)
 	reads.Go(func() error {
@@ -321,7 +328,7 @@ func (s *Store) adopt(ctx context.Context, own *ownLane, shard nola.ShardID, row
 		return nil
 	})
 	reads.Go(func() (err error) {
-		last, err = number(rctx, shard)
+		last, err = s.number(rctx, shard)
 		return err
 	})
 	if err := reads.Wait(); err != nil {
@@ -533,6 +540,7 @@ func (s *Store) give(ctx context.Context, own *ownLane, shard nola.ShardID, by s
 	if err := by.drive(ctx, out, r.Step); err != nil {
 		return p, fmt.Errorf("cqlstore: release shard %d: the outcome is unknown, it is not served any more: %w", shard, err)
 	}
+	buckets := t.m.known() // all that was ever entered and not removed; it rests
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Phase() == lane.ReleaseKept {
@@ -547,7 +555,7 @@ func (s *Store) give(ctx context.Context, own *ownLane, shard nola.ShardID, by s
 		}
 	}
 	if row, passed := r.Passed(); passed {
-		p = Passed{Shard: shard, Epoch: row.Epoch, Lane: row.Lane, Floor: row.Floor, Seq: t.last}
+		p = Passed{Shard: shard, Epoch: row.Epoch, Lane: row.Lane, Floor: row.Floor, Seq: t.last, Buckets: buckets}
 	}
 	return p, nil
 }

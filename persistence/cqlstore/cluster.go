@@ -220,7 +220,7 @@ func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persiste
 	switch {
 	case row.Lane == own.id:
 		var t *tenure
-		if t, err = s.adopt(ctx, own, from.Shard, row, s.number); t != nil {
+		if t, err = s.adopt(ctx, own, from.Shard, row, nil); t != nil {
 			return persistence.Head{Shard: t.shard, Epoch: t.epoch, Seq: t.start}, nil
 		}
 		if err == nil {
@@ -296,6 +296,9 @@ type Passed struct {
 	Lane  lane.ID    // that owns the shard
 	Floor lane.Timestamp
 	Seq   nola.Seq // of its last batch
+	// Buckets are the partitions of its tables, each a table's number and a lower bound;
+	// nil: too many to tell, the next owner reads them.
+	Buckets [][]byte
 }
 
 // Lane answers the lane of this store, and the node under which it claims: all zero
@@ -345,13 +348,16 @@ func (s *Store) TakeUp(ctx context.Context, node string, p Passed) (persistence.
 	own := s.own
 	ours := own != nil && !own.lost && own.node == node && own.id == p.Lane
 	s.mu.Unlock()
+	if slices.ContainsFunc(p.Buckets, func(b []byte) bool { return len(b) == 0 }) {
+		return persistence.Head{}, fmt.Errorf("cqlstore: take shard %d up: what was told of its tables cannot be understood", p.Shard)
+	}
 	if !ours || p.Epoch == 0 || int(p.Shard) >= s.cluster.Shards {
 		return persistence.Head{}, ErrMoved
 	}
 	// That the row names this lane under that epoch was so once. Only this store gives
 	// the shard on from there, and whoever else takes it seals the lane first.
 	row := lane.ShardRow{Epoch: p.Epoch, Lane: p.Lane, Floor: p.Floor}
-	t, err := s.adopt(ctx, own, p.Shard, row, func(context.Context, nola.ShardID) (nola.Seq, error) { return p.Seq, nil })
+	t, err := s.adopt(ctx, own, p.Shard, row, &p)
 	switch {
 	case err != nil:
 		return persistence.Head{}, s.acquireError(err)

@@ -167,6 +167,25 @@ func (m *memory) know(table persistence.Table, lo []byte) {
 	m.buckets.Set(bucketKey(table, lo), &bucket{table: table, lo: lo})
 }
 
+// bucketsTold is how many buckets are told to the next owner of a shard; it reads more.
+const bucketsTold = 128
+
+// known answers what know was told and what was entered since, as table and lower bound,
+// or nil if it is too much to tell.
+func (m *memory) known() [][]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.buckets.Len() > bucketsTold {
+		return nil
+	}
+	list := make([][]byte, 0, m.buckets.Len())
+	m.buckets.Scan(func(key string, _ *bucket) bool {
+		list = append(list, []byte(key))
+		return true
+	})
+	return list
+}
+
 // add takes in the effects of an entry: all of them at once for who reads.
 func (m *memory) add(effects []lane.Effects, n lane.Seq, now time.Time) {
 	m.mu.Lock()
