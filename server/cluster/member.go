@@ -408,7 +408,7 @@ func (m *Member) watch(l *life) {
 			w.planner.Ended(c.step, c.how)
 			switch {
 			case c.how == EndedBadly: // it is looked at in its time
-			case c.row.Epoch != 0 && w.shards != nil:
+			case c.row.Epoch != 0 && w.shards != nil && w.shards[c.row.Shard].Epoch <= c.row.Epoch:
 				// What is next follows from this row. All are read in their time again.
 				w.shards = slices.Clone(w.shards)
 				w.shards[c.row.Shard] = c.row
