@@ -153,7 +153,8 @@ func (l *ledger) claim(c Claimed) {
 	if owner, twice := l.owners[at]; twice {
 		l.t.Errorf("shard %d: epoch %d was claimed by %s and by %s", h.Shard, h.Epoch, owner, c.Node)
 	}
-	if h.Epoch <= c.Before || h.Epoch <= c.FromEpoch {
+	// A shard that was passed to the node is taken up as it stands.
+	if h.Epoch <= c.Before || h.Epoch < c.FromEpoch || h.Epoch == c.FromEpoch && c.FromNode != c.Node {
 		l.t.Errorf("shard %d: claimed at epoch %d, when %d was there already", h.Shard, h.Epoch, max(c.Before, c.FromEpoch))
 	}
 	l.owners[at], l.starts[at] = c.Node, h.Seq
@@ -435,6 +436,12 @@ func (p *contender) round(t *testing.T) {
 	case 2:
 		if len(p.heads) > 0 {
 			_ = p.store.Release(ctx, p.heads[0].Shard, p.heads[0].Epoch, "")
+			p.heads = p.heads[1:]
+		}
+	case 3, 4:
+		// To whom a row named, which may be long ago by now, and who is told nothing.
+		if to := rows[p.r.IntN(len(rows))]; len(p.heads) > 0 && to.Node != "" && to.Node != p.node {
+			_, _ = p.store.Pass(ctx, p.heads[0].Shard, p.heads[0].Epoch, cqlstore.Successor{Node: to.Node, Address: to.Address, Lane: to.Lane})
 			p.heads = p.heads[1:]
 		}
 	}
