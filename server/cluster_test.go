@@ -772,6 +772,31 @@ func TestClusterShardsWaitTheirTurn(t *testing.T) {
 	c.rests()
 }
 
+// A shard that is passed to a node when that has given all it had away, and only waits for
+// its end, is served by another at once.
+func TestClusterShardForALeavingNode(t *testing.T) {
+	c := newNodes(t, 3)
+	from, leaving, last := c.list[0], c.list[1], c.list[2]
+	open := make(chan struct{})
+	gate := func(ctx context.Context, what, node string, _ nola.ShardID) {
+		if node == from.name && what == "release" {
+			select {
+			case <-open:
+			case <-ctx.Done():
+			}
+		}
+	}
+	c.dir.gate.Store(&gate)
+	had := len(from.part.Shards())
+	c.drain(from.name, false)
+	eventually(t, "the first shards are about to be passed on", func() bool { return len(from.part.Shards()) == had-cluster.WaveMax })
+	if err := leaving.node.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(open)
+	c.serves(last.name, clusterShards)
+}
+
 // serves waits until a node serves so many shards.
 func (c *nodes) serves(name string, n int) {
 	c.t.Helper()

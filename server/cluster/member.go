@@ -525,7 +525,7 @@ func (w *watcher) decide(at time.Duration) []Step {
 	w.settled = w.settled || view.Settled
 	w.tell(view, w.nodes)
 	w.calm = false
-	if !m.Trusted() {
+	if w.failing || !m.Trusted() {
 		return nil
 	}
 	steps := w.planner.Plan(at, view)
@@ -638,7 +638,8 @@ func (m *Member) arrive(id nola.ShardID, epoch nola.Epoch, word []byte) {
 	m.mu.Lock()
 	l := m.life
 	end, free := func() {}, false
-	if l != nil && !m.leaving && epoch != 0 && int(id) < len(m.routes) && len(m.steps) < ClaimsMax && requires(m.placement.Rules, m.cfg.Labels) == "" {
+	welcome := !m.leaving && requires(m.placement.Rules, m.cfg.Labels) == "" || word != nil // it is this node's already
+	if l != nil && welcome && epoch != 0 && int(id) < len(m.routes) && len(m.steps) < ClaimsMax {
 		if end, free = m.beginLocked(id); free {
 			l.wg.Add(1)
 		}
@@ -697,6 +698,9 @@ func (m *Member) claim(ctx context.Context, self string, from ShardRow, word []b
 	} else {
 		head, err = m.cfg.Directory.Claim(ctx, self, from)
 	}
+	if err == nil && m.leaves() {
+		return m.decline(ctx, id, head.Epoch)
+	}
 	if err == nil {
 		err = m.shards.OpenShard(head)
 	}
@@ -709,6 +713,25 @@ func (m *Member) claim(ctx context.Context, self string, from ShardRow, word []b
 	m.route(id, route{head.Epoch, self}, true)
 	m.cfg.Logger.Debug("shard taken", "shard", id, "epoch", head.Epoch, "from", from.Node)
 	return performed{how: EndedWell, row: ShardRow{Shard: id, Epoch: head.Epoch, Node: self}}
+}
+
+// decline gives away, to anybody, a shard that was passed to this node before who had it
+// could know that this node is about to end. Nothing of it was served here.
+func (m *Member) decline(ctx context.Context, id nola.ShardID, epoch nola.Epoch) performed {
+	if _, err := m.cfg.Directory.Release(ctx, id, epoch, ""); err != nil {
+		if ctx.Err() == nil {
+			m.cfg.Logger.Warn("a shard that was passed to this node while it ends cannot be released; trying again", "shard", id, "error", err)
+		}
+		return performed{how: EndedBadly}
+	}
+	return performed{how: EndedWell, row: ShardRow{Shard: id, Epoch: epoch}}
+}
+
+// leaves reports whether the node is about to end.
+func (m *Member) leaves() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leaving
 }
 
 // handOver gives a shard to another node.
@@ -737,7 +760,7 @@ func (m *Member) handOver(ctx context.Context, from ShardRow, to string) perform
 	m.route(id, route{c.row.Epoch, to}, true)
 	m.cfg.Logger.Debug("shard given away", "shard", id, "to", to)
 	if passed.Epoch != 0 {
-		c.rest = func(ctx context.Context) { m.awaitServed(ctx, id, to) }
+		c.rest = func(ctx context.Context) { m.awaitServed(ctx, id, route{passed.Epoch, to}) }
 	}
 	if l, found := m.linkOf(to); found {
 		wake, cancel := context.WithTimeout(ctx, wakeTimeout)
@@ -749,14 +772,15 @@ func (m *Member) handOver(ctx context.Context, from ShardRow, to string) perform
 	return c
 }
 
-// awaitServed waits until the node that a shard was passed to serves it, is known to be
-// dead, or has had OverdueAfter: to one that takes nothing up, no more is passed meanwhile.
-func (m *Member) awaitServed(ctx context.Context, id nola.ShardID, by string) {
+// awaitServed waits until the node that a shard was passed to serves it, has given it away
+// again, is known to be dead, or has had OverdueAfter: to one that takes nothing up, no
+// more is passed meanwhile.
+func (m *Member) awaitServed(ctx context.Context, id nola.ShardID, by route) {
 	ctx, cancel := context.WithTimeout(ctx, OverdueAfter)
 	defer cancel()
 	for {
-		l, found := m.linkOf(by)
-		if !found {
+		l, found := m.linkOf(by.node)
+		if !found || *m.routes[id].Load() != by {
 			return
 		}
 		if res, err := l.client.Wake(ctx, request(&peerv1.WakeRequest{Shard: uint32(id), Wait: true})); err == nil && res.Msg.GetServes() {
