@@ -240,16 +240,21 @@ func TestPass(t *testing.T) {
 				p, a, b, to, head := begin(t)
 				c, _ := p.join("c", 0)
 				var next persistence.Head
+				var failed error
 				done := make(chan struct{})
+				row := p.row(c)
 				p.once(func() cqlfake.Fault {
 					go func() { // a's statement waits for its answer, and goes again
 						defer close(done)
-						next = p.claims(c)
+						next, failed = c.Claim(t.Context(), c.NodeID(), row)
 					}()
 					return cqlfake.LostThenTimeout
 				})
 				told, err := a.Pass(t.Context(), passed, head.Epoch, to)
-				if <-done; err == nil && told.Epoch == next.Epoch {
+				switch <-done; {
+				case failed != nil && told.Epoch == 0: // whoever was first
+					t.Errorf("neither passed on, %v, nor claimed by another, %v", err, failed)
+				case failed == nil && err == nil && told.Epoch == next.Epoch:
 					t.Errorf("passed on as %+v, and claimed by another at %+v", told, next)
 				}
 				if told.Epoch == 0 {
