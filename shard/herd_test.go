@@ -3,6 +3,7 @@ package shard_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,12 @@ import (
 // herd sets timers of as many actors, due in a second, and answers when.
 func herd(t *testing.T, w *world, count int, payload string) (due time.Time) {
 	t.Helper()
-	due = time.Now().Add(time.Second)
+	return herdIn(t, w, time.Second, count, payload)
+}
+
+func herdIn(t *testing.T, w *world, in time.Duration, count int, payload string) (due time.Time) {
+	t.Helper()
+	due = time.Now().Add(in)
 	for i := range count {
 		tm := nola.Timer{Name: "t", Operation: "busy", Payload: []byte(payload), Due: due}
 		if err := w.m.SetTimer(context.Background(), ref(fmt.Sprint("h", i)), tm); err != nil {
@@ -68,6 +74,33 @@ func TestHerdAloneHasTheProcessors(t *testing.T) {
 		if took := time.Since(due); took > count*time.Millisecond/2+10*time.Millisecond {
 			t.Errorf("two processors took %s for %d ms of work", took, count)
 		}
+	})
+}
+
+// TestHerdWaitsInTheIndex has two calls keep the processors from a herd of actors that
+// are not in memory, for longer than shards wait for a turn to end. What has not begun
+// stays in the due index, but for as many turns as a namespace may have.
+func TestHerdWaitsInTheIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count, shards, turnsMax = 1600, 16, 16
+		w := newWorld(t, shards, func(w *world) { w.cfg.Tokens = 2 })
+		due := herdIn(t, w, 2*idleAfter, count, "1000")
+		<-time.After(time.Until(due) + time.Millisecond)
+		var calls sync.WaitGroup
+		for i := range w.cfg.Tokens {
+			calls.Go(func() { w.must(fmt.Sprint("slow", i), "busy", "150000") })
+		}
+		for w.code.turns.Load() < count {
+			waiting := count - int(w.code.turns.Load())
+			for _, s := range w.m.Shards() {
+				waiting -= s.Due
+			}
+			if waiting > shards*turnsMax {
+				t.Fatalf("%s after it was due, %d turns of the herd wait outside of the index, want %d at most", time.Since(due), waiting, shards*turnsMax)
+			}
+			<-time.After(time.Millisecond)
+		}
+		calls.Wait()
 	})
 }
 

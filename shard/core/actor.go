@@ -75,7 +75,7 @@ type Activation struct {
 	asleep    bool // it has no instance, which was given back before anybody asked for it
 
 	used         time.Time
-	number       uint64 // of the next turn
+	number       uint64 // of the next turn; the first one has 1, so that 0 is before it
 	turns, steps uint64
 	bytes        int64
 	prev, next   *Activation
@@ -268,7 +268,7 @@ func (s *Shard) activation(ref nola.ActorRef, out *Output) *Activation {
 	if a := s.acts[ref]; a != nil {
 		return a
 	}
-	a := &Activation{ref: ref, loading: true, used: s.now}
+	a := &Activation{ref: ref, loading: true, used: s.now, number: 1}
 	s.acts[ref] = a
 	// An actor leaves memory without a backlog, so only one from an earlier
 	// tenure can have one.

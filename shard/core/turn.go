@@ -17,7 +17,7 @@ type Turn struct {
 	Act  *Activation
 	Call *Call
 	// Number tells the turn from the others of its activation; later ones have
-	// greater numbers.
+	// greater numbers, and none has 0.
 	Number uint64
 	// Shutdown, if set, is the reason why the actor's instance goes: the guest is
 	// told, Call is nil.
