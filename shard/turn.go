@@ -193,9 +193,7 @@ func (r *runner) turn(b *box, t *core.Turn) {
 			t.Bytes = g.instance.Bytes()
 		}
 		return
-	case t.Shutdown != "":
-		h.inv = &nola.Invocation{ID: m.newID(), Target: t.Act.Ref(), Operation: nola.OperationShutdown, Payload: []byte(t.Shutdown), Deadline: t.Now.Add(h.waited + nola.TurnTimeoutDefault)}
-	default:
+	case t.Call != nil:
 		h.inv = t.Call.Inv
 	}
 	reply, err := r.run(h)
@@ -241,6 +239,7 @@ func (r *runner) run(h *host) ([]byte, error) {
 		if g.instance == nil || g.keeps() || m.starts.lacks(g.module, nola.OperationShutdown) {
 			return nil, nil
 		}
+		h.inv = &nola.Invocation{ID: m.newID(), Target: ref, Operation: nola.OperationShutdown, Payload: []byte(t.Shutdown), Deadline: t.Now.Add(h.waited + nola.TurnTimeoutDefault)}
 		_, err := h.invoke(nola.OperationShutdown, h.inv.Payload)
 		if errors.Is(err, errOperationNotFound) {
 			m.starts.without.Store(startupKey{g.module, nola.OperationShutdown}, true)
