@@ -47,6 +47,7 @@ type dueSpace struct {
 	number  uint64   // of it
 	loads   int      // what is read from the store for such turns to begin
 	most    int      // so many there may be, of both
+	sated   bool     // has had as many, and still has more than half of them
 	ended   uint64   // how many have ended
 	watched bool     // there is something to come back for
 }
@@ -131,6 +132,7 @@ func (d *dueIndex) place(sp *dueSpace) {
 	if len(sp.rows) > 0 {
 		sp.first = d.rows.order(sp.rows[0])
 	}
+	sp.sated = sp.busy()
 	switch waits := len(sp.rows) > 0 && !sp.busy(); {
 	case waits && sp.index < 0:
 		heap.Push(&d.spaces, sp)
@@ -148,8 +150,13 @@ func (d *dueIndex) place(sp *dueSpace) {
 	}
 }
 
-// busy reports whether the namespace has as many due turns as it may.
-func (sp *dueSpace) busy() bool { return sp.turns+sp.loads >= sp.most }
+// busy reports whether the namespace gets no due turns for now. Once it has as many as
+// it may it waits for half of them to end: several at a time cost less, for their rows
+// are read together.
+func (sp *dueSpace) busy() bool {
+	n := sp.turns + sp.loads
+	return n >= sp.most || sp.sated && n > sp.most/2
+}
 
 // Began is asked of the Shell of an activation: whether its turn of that number has
 // begun, and does not only wait for its owner to have room for it.

@@ -392,7 +392,8 @@ func TestDueTurnsThatWaitForOthers(t *testing.T) {
 }
 
 // TestDueTurnsThatEnd: a namespace gets more turns when all it has have begun and none
-// has ended for a while, and has no more than it may once they end.
+// has ended for a while, and has no more than it may once they end. It gets new ones
+// when half of those have ended, all at once.
 func TestDueTurnsThatEnd(t *testing.T) {
 	const count, most = 100, 8
 	var rows []persistence.DueRow
@@ -424,14 +425,19 @@ func TestDueTurnsThatEnd(t *testing.T) {
 	if len(given) != 2*most {
 		t.Fatalf("with all begun and none ended %d turns are given, want %d", len(given), 2*most)
 	}
-	for range most + 1 {
+	for len(given) > most/2+1 {
+		before := len(given)
 		d.step(given[0])
 		given = given[1:]
 		take()
-		d.ticks(take)
+		if d.ticks(take); len(given) >= before {
+			t.Fatalf("with %d turns that wait or run there are new ones", before-1)
+		}
 	}
-	if len(given) != most {
-		t.Errorf("when some have ended %d turns wait or run, want %d", len(given), most)
+	d.step(given[0])
+	given = given[1:]
+	if d.ticks(take); len(given) != most {
+		t.Errorf("when half have ended %d turns wait or run, want %d", len(given), most)
 	}
 }
 
