@@ -18,6 +18,42 @@ import (
 // A record in a format that is not known is a *FormatError.
 type Reader struct{ Store }
 
+// Viewer is a Store in which many reads cost less together.
+type Viewer interface {
+	// View starts some reads; nil says that they would cost no less.
+	View() View
+}
+
+// View is reads that see all that was committed when it was made, and may see no
+// more. One goroutine uses it, for a short while: it holds up what the engine would
+// free.
+type View interface {
+	// Get is that of the Store.
+	Get(row Row) (value []byte, found bool, err error)
+	// Close ends the reads.
+	Close() error
+}
+
+// Together answers a Reader for many reads of single rows that are neighbours, in
+// the order of their keys at best. One goroutine uses it, until it calls end. It sees
+// all that is committed by now, and may see no more.
+func (r Reader) Together() (together Reader, end func() error) {
+	if v, ok := r.Store.(Viewer); ok {
+		if view := v.View(); view != nil {
+			return Reader{viewed{r.Store, view}}, view.Close
+		}
+	}
+	return r, func() error { return nil }
+}
+
+type viewed struct {
+	Store
+	view View
+}
+
+// Get implements [Store].
+func (v viewed) Get(row Row) ([]byte, bool, error) { return v.view.Get(row) }
+
 // Meta answers the row that makes the actor exist.
 func (r Reader) Meta(shard nola.ShardID, ref nola.ActorRef) (Meta, bool, error) {
 	value, found, err := r.Get(Row{Table: TableMeta, Shard: shard, Actor: ref})

@@ -32,6 +32,21 @@ type SortedMap interface {
 	Close() error
 }
 
+// SortedViewer is a SortedMap in which many reads cost less together.
+type SortedViewer interface {
+	// View starts some reads. They see all that was committed by now.
+	View() SortedView
+}
+
+// SortedView is reads of keys that lie close to each other, at best in their order.
+// One goroutine uses it.
+type SortedView interface {
+	// Get answers a value, which belongs to the caller.
+	Get(key []byte) (value []byte, found bool, err error)
+	// Close ends the reads.
+	Close() error
+}
+
 // SortedWrite is a group of changes, a later one wins. It copies what it is
 // given. One goroutine uses it.
 type SortedWrite interface {
@@ -415,17 +430,36 @@ func (s *Sorted) resolve(b *Batch) error {
 func (s *Sorted) Pressure() float64 { return 0 }
 
 // Get implements [Store].
-func (s *Sorted) Get(row Row) ([]byte, bool, error) {
+func (s *Sorted) Get(row Row) ([]byte, bool, error) { return s.get(s.m.Get, row) }
+
+func (s *Sorted) get(from func([]byte) ([]byte, bool, error), row Row) ([]byte, bool, error) {
 	if s.closed.Load() {
 		return nil, false, ErrClosed
 	}
 	key := append(appendRowPrefix(make([]byte, 0, 128), row.Table, row.Shard, row.Actor), row.Key...)
-	value, found, err := s.m.Get(key)
+	value, found, err := from(key)
 	if err != nil {
 		return nil, false, fmt.Errorf("persistence: read a row of shard %d: %w", row.Shard, err)
 	}
 	return value, found, nil
 }
+
+// View implements [Viewer].
+func (s *Sorted) View() View {
+	if v, ok := s.m.(SortedViewer); ok && !s.closed.Load() {
+		return &sortedView{s, v.View()}
+	}
+	return nil
+}
+
+type sortedView struct {
+	s *Sorted
+	v SortedView
+}
+
+func (v *sortedView) Get(row Row) ([]byte, bool, error) { return v.s.get(v.v.Get, row) }
+
+func (v *sortedView) Close() error { return v.v.Close() }
 
 // Scan implements [Store].
 func (s *Sorted) Scan(r Range, fn func(key, value []byte) bool) error {

@@ -59,6 +59,7 @@ type runner struct {
 	busy    bool // of the pool: does a task
 	shares  bool // has a share of what may do so
 	out     core.Output
+	loads   []*core.Load // used before, with nothing in it
 
 	// Of the turn that runs, which is the innermost of those on the goroutine:
 	current   *host
@@ -123,10 +124,13 @@ func (r *runner) drive(b *box, in core.Input, own *waiter, nested bool) {
 		m.send(b, out)
 		switch {
 		case len(out.Loads) > 0:
-			l := out.Loads[len(out.Loads)-1]
-			out.Loads = out.Loads[:len(out.Loads)-1]
-			m.fill(b, l)
-			m.step(b, l, out)
+			loads := out.Loads
+			r.loads, out.Loads = loads, r.loads[:0]
+			m.fill(b, loads...)
+			for _, l := range loads {
+				m.step(b, l, out)
+			}
+			clear(loads)
 		case (len(out.Turns) > 0 || out.Commit) && own != nil && own.answered():
 			m.leave(b, out)
 			return

@@ -1,13 +1,28 @@
 package shard
 
 import (
+	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/shard/core"
 )
 
+// readsTogether is from how many loads on they are read together.
+const readsTogether = 4
+
 // fill reads what the core asks for. It blocks on the store and is called
 // without a lock.
-func (m *Manager) fill(b *box, l *core.Load) {
+func (m *Manager) fill(b *box, loads ...*core.Load) {
 	r := m.reader
+	if len(loads) >= readsTogether {
+		together, end := r.Together()
+		defer end() //nolint:errcheck // what was read was answered with an error of its own
+		r = together
+	}
+	for _, l := range loads {
+		m.fillOne(r, b, l)
+	}
+}
+
+func (m *Manager) fillOne(r persistence.Reader, b *box, l *core.Load) {
 	switch l.Kind {
 	case core.LoadActor:
 		if l.UserKeys, l.Err = r.UserKeys(b.id, l.Ref); l.Err != nil {

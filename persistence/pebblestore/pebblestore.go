@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -247,6 +248,47 @@ func (m *sortedMap) Get(key []byte) ([]byte, bool, error) {
 	}
 	value = append(make([]byte, 0, len(value)), value...)
 	return value, true, closer.Close()
+}
+
+// View implements persistence.SortedViewer.
+func (m *sortedMap) View() persistence.SortedView { return &view{db: m.db} }
+
+// view keeps an iterator for each table that is read: where it stands, the next key's
+// block is at hand, or the one behind it.
+type view struct {
+	db  *pebble.DB
+	its []tableIterator
+}
+
+type tableIterator struct {
+	table byte // what its keys begin with
+	*pebble.Iterator
+}
+
+// Get implements persistence.SortedView.
+func (v *view) Get(key []byte) ([]byte, bool, error) {
+	i := slices.IndexFunc(v.its, func(it tableIterator) bool { return it.table == key[0] })
+	if i < 0 {
+		it, err := v.db.NewIter(&pebble.IterOptions{LowerBound: key[:1], UpperBound: []byte{key[0] + 1}})
+		if err != nil {
+			return nil, false, err
+		}
+		i, v.its = len(v.its), append(v.its, tableIterator{key[0], it})
+	}
+	it := v.its[i]
+	if !it.SeekPrefixGE(key) { // each key is a prefix of its own
+		return nil, false, it.Error()
+	}
+	value, err := it.ValueAndErr()
+	return append(make([]byte, 0, len(value)), value...), err == nil, err
+}
+
+// Close implements persistence.SortedView.
+func (v *view) Close() (err error) {
+	for _, it := range v.its {
+		err = errors.Join(err, it.Close())
+	}
+	return err
 }
 
 // Scan implements persistence.SortedMap.

@@ -34,6 +34,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"Records", testRecords},
 		{"RecordsAfterReopen", testRecordsAfterReopen},
+		{"Together", testTogether},
 		{"Order", testOrder},
 		{"Fencing", testFencing},
 		{"Atomicity", testAtomicity},
@@ -164,6 +165,39 @@ func testRecordsAfterReopen(t *testing.T, s *suite) {
 		got, _, err := rec.Read(s.reader())
 		s.ok(err)
 		equal(t, rec.Name, got, rec.Want)
+	}
+}
+
+// testTogether reads rows in company: in any order, also those that are not there,
+// and all that was committed before.
+func testTogether(t *testing.T, s *suite) {
+	const keys = 100
+	name := func(i int) string { return fmt.Sprintf("%03d", i) }
+	for round := range 3 {
+		together, end := s.reader().Together()
+		for _, rec := range Records() {
+			got, _, err := rec.Read(together)
+			s.ok(err)
+			if round > 0 {
+				equal(t, rec.Name, got, rec.Want)
+			}
+		}
+		for i := range keys {
+			i = i * 37 % keys
+			value, found, err := together.State(Shard, Actor, name(i))
+			if want := round > 0 && i%2 == 0; err != nil || found != want || want && string(value) != fmt.Sprint(i, round) {
+				t.Errorf("key %d, round %d: %q, %v, %v", i, round, value, found, err)
+			}
+		}
+		s.ok(end())
+		s.commit(Shard, func(b *persistence.Batch) {
+			for _, rec := range Records() {
+				rec.Write(b)
+			}
+			for i := 0; i < keys; i += 2 {
+				b.PutState(Actor, name(i), fmt.Append(nil, i, round+1))
+			}
+		})
 	}
 }
 
