@@ -521,11 +521,12 @@ const (
 	// take longer, before it rests if others have begun meanwhile: for restMin, or
 	// restShare times as long as it worked, but for no longer than restMax. On the way of
 	// a call through client, network and server it may meet such a stretch several times.
+	// What is done in one piece, such as parsing megabytes of JSON, takes some 20 ms.
 	longSteps = 200_000
 	longTime  = 200 * time.Microsecond
 	restMin   = time.Millisecond
 	restShare = 6
-	restMax   = 20 * time.Millisecond
+	restMax   = 64 * time.Millisecond
 	// aloneTime is after how much rest, with none begun meanwhile, a turn is alone:
 	// before, others may just have been kept from beginning by the processor that it has.
 	aloneTime = 64 * time.Millisecond
