@@ -119,7 +119,7 @@ test: guests ## run every test, a sample of the slow suites included
 .PHONY: race
 race: guests ## run the concurrent packages under the race detector, TestConcurrent* at full size, ten million turns in each other's slots among them
 	@$(call absent,$(RACE_PACKAGES))
-	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -race $(call present,$(RACE_PACKAGES)))
+	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race $(call present,$(RACE_PACKAGES)))
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash

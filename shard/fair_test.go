@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nolaproject/nola"
@@ -159,6 +160,46 @@ func TestLongTurnRestsAfterAStretch(t *testing.T) {
 			wg.Wait()
 		})
 	}
+}
+
+// massive is a module of which a turn calls another actor, and then takes pieceTime in
+// one piece.
+type massive struct{ *module }
+
+const pieceTime = 30 * time.Millisecond
+
+func (m massive) Instantiate(ref nola.ActorRef) (nola.Instance, error) {
+	in, err := m.module.Instantiate(ref)
+	return massiveInstance{in}, err
+}
+
+type massiveInstance struct{ nola.Instance }
+
+func (massiveInstance) Invoke(_ *nola.Turn, h nola.Host) ([]byte, error) {
+	if _, err := h.Call(nola.OutCall{Type: "t", ID: "other", Operation: "inc"}); err != nil {
+		return nil, err
+	}
+	<-time.After(pieceTime)
+	return nil, h.Yield(1)
+}
+
+// TestNoRestBeyondTheDeadline has a turn work for long in one piece while others begin,
+// just before its deadline: it rests, but ends when it has to.
+func TestNoRestBeyondTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rests := 0
+		w := newWorld(t, 4, func(w *world) {
+			w.types = map[string]nola.Module{"massive": massive{newModule()}, "t": w.code}
+			w.cfg.Events.Rested = func(nola.ActorRef) { rests++ }
+		})
+		const timeout = pieceTime + 5*time.Millisecond
+		began := time.Now()
+		_, err := w.m.Invoke(context.Background(), &nola.Invocation{Target: nola.ActorRef{Namespace: "default", Type: "massive", ID: "a"}, Operation: "op", Deadline: began.Add(timeout)})
+		if took := time.Since(began); took > timeout || rests == 0 {
+			t.Errorf("with a timeout of %s the turn rested %d times, and ended after %s: %v", timeout, rests, took, err)
+		}
+		w.close()
+	})
 }
 
 // crawling is a module with an operation of which a step takes as long as a whole slice

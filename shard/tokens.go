@@ -507,7 +507,7 @@ func (h *host) Yield(steps uint64) error {
 		parked, now = true, r.m.cfg.Now()
 	}
 	r.steps, r.since = 0, now
-	if d := h.restTime(steps); d > 0 {
+	if d := h.restTime(steps, now); d > 0 {
 		return h.rest(d)
 	}
 	if !parked {
@@ -534,12 +534,12 @@ const (
 
 // restTime is for how long the turn is to rest now: it has taken many steps, or much
 // time, while others begin, or did a moment ago. Alone it runs at full speed, without
-// rest.
-func (h *host) restTime(steps uint64) time.Duration {
+// rest. It rests no longer than it may run.
+func (h *host) restTime(steps uint64, now time.Time) time.Duration {
 	if steps-h.rested < longSteps && h.worked < longTime {
 		return 0
 	}
-	d := min(max(restMin, restShare*h.worked), restMax)
+	d := min(max(restMin, restShare*h.worked), restMax, h.deadline().Sub(now))
 	h.rested, h.worked = steps, 0
 	if begun := h.r.m.begun.Load(); begun != h.others {
 		h.others, h.alone = begun, 0
