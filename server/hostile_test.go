@@ -71,9 +71,8 @@ const (
 	hostileDeadline = 100 * time.Millisecond // of calls that end by it
 	// hostileOverrun is how long after its deadline a call may be answered: 50 ms on
 	// a machine of one's own. The median of some tries counts, and the bound leaves room
-	// for machines that are shared, and for the race detector, under which parsing the
-	// largest request takes half a second; what was measured is in the log.
-	hostileOverrun = time.Second
+	// for machines that are shared; what was measured is in the log.
+	hostileOverrun = 500 * time.Millisecond * hostSlowdown
 	hostilePrompt  = 50 * time.Millisecond
 	hostileTries   = 5
 	hostileHeapMax = 1 << 30 // of the heap, beyond what was there: compiling takes most of it
