@@ -238,7 +238,11 @@ func (s *Store) Claim(ctx context.Context, node string, from ShardRow) (persiste
 	if err != nil {
 		return persistence.Head{}, s.acquireError(err)
 	}
-	t, err := s.claimFrom(ctx, own, c)
+	return s.taken(s.claimFrom(ctx, own, c))
+}
+
+// taken answers where a shard stands that was taken by t; nil says that it has moved.
+func (s *Store) taken(t *tenure, err error) (persistence.Head, error) {
 	switch {
 	case err != nil:
 		return persistence.Head{}, s.acquireError(err)
@@ -357,14 +361,7 @@ func (s *Store) TakeUp(ctx context.Context, node string, p Passed) (persistence.
 	// That the row names this lane under that epoch was so once. Only this store gives
 	// the shard on from there, and whoever else takes it seals the lane first.
 	row := lane.ShardRow{Epoch: p.Epoch, Lane: p.Lane, Floor: p.Floor}
-	t, err := s.adopt(ctx, own, p.Shard, row, &p)
-	switch {
-	case err != nil:
-		return persistence.Head{}, s.acquireError(err)
-	case t == nil:
-		return persistence.Head{}, ErrMoved
-	}
-	return persistence.Head{Shard: t.shard, Epoch: t.epoch, Seq: t.start}, nil
+	return s.taken(s.adopt(ctx, own, p.Shard, row, &p))
 }
 
 // Flush brings what is committed of a shard that this store has acquired under that

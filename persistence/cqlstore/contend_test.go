@@ -441,6 +441,7 @@ func (p *contender) round(t *testing.T) {
 	case 3, 4:
 		// To whom a row named, which may be long ago by now, and who is told nothing.
 		if to := rows[p.r.IntN(len(rows))]; len(p.heads) > 0 && to.Node != "" && to.Node != p.node {
+			// It may fail, as its store is stopped at any time: what follows is checked for all.
 			_, _ = p.store.Pass(ctx, p.heads[0].Shard, p.heads[0].Epoch, cqlstore.Successor{Node: to.Node, Address: to.Address, Lane: to.Lane})
 			p.heads = p.heads[1:]
 		}
