@@ -117,9 +117,9 @@ test: guests ## run every test, a sample of the slow suites included
 	$(GO_TEST) ./...
 
 .PHONY: race
-race: guests ## run the concurrent packages under the race detector, without the explorers of step machines, which have one goroutine; TestConcurrent* at full size, ten million turns in each other's slots among them
+race: guests ## run the concurrent packages under the race detector, without explorers of step machines, prices of turns and compile bombs, which have one goroutine; TestConcurrent* at full size, ten million turns in each other's slots among them
 	@$(call absent,$(RACE_PACKAGES))
-	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race -skip '^Test(Explore|Wander|Fleet|Worlds)' $(call present,$(RACE_PACKAGES)))
+	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race -skip '^Test(Explore|Wander|Fleet|Worlds|TurnsCostTheSame|CompileBombs)' $(call present,$(RACE_PACKAGES)))
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash

@@ -205,8 +205,29 @@ func kitchen(t testing.TB) []byte { return goGuest(t, "../testdata/guests/kitche
 
 // Runtimes.
 
+// compiledDir is where runtimes of tests find what others compiled, where that takes long.
+var compiledDir string
+
+func TestMain(m *testing.M) {
+	if compilesSlowly {
+		dir, err := os.MkdirTemp("", "compiled")
+		if err != nil {
+			panic(err)
+		}
+		compiledDir = dir
+	}
+	code := m.Run()
+	if err := os.RemoveAll(compiledDir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
+}
+
 func newRuntime(t testing.TB, c wasmhost.Config) *wasmhost.Runtime {
 	t.Helper()
+	if c.CacheDir == "" {
+		c.CacheDir = compiledDir
+	}
 	r, err := wasmhost.New(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -6,3 +6,7 @@ package wasmhost_test
 // the race detector watches each of its reads and writes. Parsing one large
 // request then takes longer than a turn may outlive its deadline.
 const hostSlowdown = 10
+
+// compilesSlowly says that compiling takes ten times as long, too: the runtimes
+// of tests take what an earlier one has compiled, see newRuntime.
+const compilesSlowly = true
