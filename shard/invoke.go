@@ -166,10 +166,12 @@ func (m *Manager) Begin(ctx context.Context, inv *nola.Invocation, done func(nol
 	n.set.Unlock()
 	// What is read here is what puts the call into its place.
 	for len(out.Loads) > 0 {
-		l := out.Loads[0]
-		out.Loads = append(out.Loads[:0], out.Loads[1:]...)
-		m.fill(b, l)
-		m.step(b, l, &out)
+		loads := out.Loads
+		out.Loads = nil
+		m.fill(b, loads...)
+		for _, l := range loads {
+			m.step(b, l, &out)
+		}
 	}
 	m.answer(&out)
 	m.closeAll(&out)

@@ -1,17 +1,33 @@
 package shard
 
 import (
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nolaproject/nola/persistence"
 	"github.com/nolaproject/nola/shard/core"
 )
 
-// readsTogether is from how many loads on they are read together.
-const readsTogether = 4
+const (
+	// readsTogether is from how many loads on they are read together.
+	readsTogether = 4
+	// readsAtOnce is how many loads of one step are under way at once in a store that
+	// is reached over the network.
+	readsAtOnce = 16
+)
 
 // fill reads what the core asks for. It blocks on the store and is called
 // without a lock.
 func (m *Manager) fill(b *box, loads ...*core.Load) {
 	r := m.reader
+	if _, local := m.cfg.Store.(persistence.Viewer); !local && len(loads) > 1 {
+		var reads errgroup.Group
+		reads.SetLimit(readsAtOnce)
+		for _, l := range loads {
+			reads.Go(func() error { m.fillOne(r, b, l); return nil }) // its error is in the load
+		}
+		_ = reads.Wait() // as above
+		return
+	}
 	if len(loads) >= readsTogether {
 		together, end := r.Together()
 		defer end() //nolint:errcheck // what was read was answered with an error of its own

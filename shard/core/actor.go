@@ -197,6 +197,8 @@ type Call struct {
 	act      *Activation
 	after    uint64 // casts below this number run first
 	entry    *keyEntry
+	asked    *Activation // for which the key is being looked up
+	seen     *Load       // what came of it before the actor was loaded
 	admitted bool
 	queued   bool
 	started  bool // markStarted has been folded
@@ -362,6 +364,9 @@ func (c *Call) step(s *Shard, out *Output) {
 	}
 	if a.loading {
 		a.waiting = append(a.waiting, c)
+		if c.keyed() { // now, as the actor is read: afterwards it would take as long again
+			s.lookUp(a, c, out)
+		}
 		if c.wasDue() {
 			a.due++
 			s.due.reads(a.ref.Namespace, 1)
@@ -369,12 +374,17 @@ func (c *Call) step(s *Shard, out *Output) {
 		return
 	}
 	s.touch(a)
-	if !c.Inv.Key.IsZero() && c.entry == nil && c.origin == fromCaller {
+	if c.keyed() {
 		s.recognise(a, c, out)
 	} else {
 		s.enter(a, c, out)
 	}
 	s.runNext(a, out)
+}
+
+// keyed reports whether c has a key that was not recognised yet.
+func (c *Call) keyed() bool {
+	return !c.Inv.Key.IsZero() && c.entry == nil && c.origin == fromCaller
 }
 
 // admit counts c in, or refuses it. a is nil while the actor is not in memory.

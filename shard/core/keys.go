@@ -73,7 +73,20 @@ func (s *Shard) recognise(a *Activation, c *Call, out *Output) {
 		a.keys = make(map[keyID]*keyEntry)
 	}
 	a.keys[id] = e
-	s.ask(out, Load{Kind: LoadKey, Ref: a.ref, Key: k, act: a, call: c})
+	if l := c.seen; l != nil && c.asked == a {
+		c.seen = nil
+		s.loadedKey(l, out)
+		return
+	}
+	s.lookUp(a, c, out)
+}
+
+// lookUp asks what the store remembers of c's key, once for an activation.
+func (s *Shard) lookUp(a *Activation, c *Call, out *Output) {
+	if c.asked != a {
+		c.asked, c.seen = a, nil
+		s.ask(out, Load{Kind: LoadKey, Ref: a.ref, Key: c.Inv.Key, act: a, call: c})
+	}
 }
 
 // overtakes reports whether the call is here that takes the slot of the session key
@@ -126,6 +139,11 @@ func (s *Shard) replay(c *Call, r *persistence.OutcomeRecord) {
 // loadedKey takes in what the store remembers of a key.
 func (s *Shard) loadedKey(l *Load, out *Output) {
 	a, c := l.act, l.call
+	if s.acts[a.ref] == a && a.loading { // no turn of the actor can change it until then
+		seen := *l
+		c.seen = &seen
+		return
+	}
 	e := c.entry
 	if s.acts[a.ref] != a || e == nil || a.keys[e.id] != e || !e.looking {
 		return
