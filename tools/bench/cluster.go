@@ -29,11 +29,12 @@ const lwtRow = "one LWT per call, many callers"
 
 // The gaps of bench cluster.
 const (
-	probesMax  = 16 // shards of the server that is disturbed, each called by one caller
-	probeEvery = 25 * time.Millisecond
-	probeTail  = 500 * time.Millisecond // calls go on so long after all has settled
-	ownersMax  = time.Minute
-	ownersPoll = 20 * time.Millisecond
+	probesMax   = 16 // shards of the server that is disturbed, each called by one caller
+	probeEvery  = 25 * time.Millisecond
+	probeTail   = 500 * time.Millisecond // calls go on so long after all has settled
+	undisturbed = 5 * time.Second        // about as long as a drain
+	ownersMax   = time.Minute
+	ownersPoll  = 20 * time.Millisecond
 )
 
 // clusterBench is three servers on three nodes of Cassandra.
@@ -57,6 +58,7 @@ func clusterCommand(ctx context.Context, args []string) (err error) {
 	kills := f.Int("kills", 0, "how often a server is killed")
 	drains := f.Int("drains", 0, "how often a server is drained and taken back")
 	restarts := f.Int("restarts", 0, "how often each server is restarted")
+	warm := f.Duration("warm", 0, "how long each row runs before the first round, while Cassandra's code is compiled; then each server is drained once before gaps are measured, too")
 	pprof := f.String("pprof", "", "directory for CPU profiles of the first server")
 	if err := f.parse(args); err != nil {
 		return err
@@ -101,14 +103,19 @@ func clusterCommand(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	fmt.Printf("3 servers, 3 nodes of Cassandra %s with 3 replicas, %d shards, mode %s\n\n", cassandra.Version, *shards, *mode)
-	if err := b.rates(ctx, strings.Join(db.Addresses(), ","), *actors, *callers, *pprof); err != nil {
+	if err := b.rates(ctx, strings.Join(db.Addresses(), ","), *actors, *callers, *warm, *pprof); err != nil {
 		return err
+	}
+	if *warm > 0 && *kills+*drains+*restarts > 0 {
+		if err := b.drainEach(ctx); err != nil {
+			return err
+		}
 	}
 	return b.gaps(ctx, *kills, *drains, *restarts)
 }
 
 // rates measures calls, spread over all servers and then passed on to the owner.
-func (b *clusterBench) rates(ctx context.Context, hosts string, actors, callers int, pprof string) error {
+func (b *clusterBench) rates(ctx context.Context, hosts string, actors, callers int, warm time.Duration, pprof string) error {
 	base, err := newBaseLine(hosts, "nola")
 	if err != nil {
 		return err
@@ -136,7 +143,11 @@ func (b *clusterBench) rates(ctx context.Context, hosts string, actors, callers 
 			if !b.f.b.rows.MatchString(r.name) {
 				continue
 			}
-			if _, err := drive(ctx, r.callers, b.f.b.each/warmupShare, r.caller); err != nil {
+			before := b.f.b.each / warmupShare
+			if round == 0 {
+				before = max(before, warm)
+			}
+			if _, err := drive(ctx, r.callers, before, r.caller); err != nil {
 				return err
 			}
 			profiled := make(chan error, 1)
@@ -146,7 +157,7 @@ func (b *clusterBench) rates(ctx context.Context, hosts string, actors, callers 
 				file := filepath.Join(pprof, strings.ReplaceAll(r.name, " ", "-")+".pprof")
 				go func() { profiled <- b.nodes[0].profile(ctx, b.f.b.each, file) }() // ends with the slice
 			}
-			before, err := b.figures(ctx)
+			then, err := b.figures(ctx)
 			if err != nil {
 				return err
 			}
@@ -160,7 +171,7 @@ func (b *clusterBench) rates(ctx context.Context, hosts string, actors, callers 
 			}
 			l := latencyOf(&t.hist)
 			fmt.Fprintf(b.w, "%s\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f", r.name, round+1, t.rate(), l.P50, l.P99, l.P999, l.Max)
-			of := func(name string) float64 { return after[name] - before[name] }
+			of := func(name string) float64 { return after[name] - then[name] }
 			if entries := of("nola_store_entries_total"); entries > 0 && r.name != lwtRow {
 				fmt.Fprintf(b.w, "\t%.1f\t%.1f\t%.2f\t%.2f", of("nola_store_batches_total")/entries, of("nola_turns_total")/entries,
 					1_000*of("nola_commit_seconds_sum")/max(1, of("nola_commit_seconds_count")), 1_000*of("nola_store_lwts_total")/max(1, of("nola_turns_total")))
@@ -205,9 +216,13 @@ func (b *clusterBench) figures(ctx context.Context) (map[string]float64, error) 
 // callers of the default client see it at the other two.
 func (b *clusterBench) gaps(ctx context.Context, kills, drains, restarts int) error {
 	servers := b.c.Servers()
-	drain := func(i int, undo bool) error {
-		_, err := b.clients[(i+1)%3].Cluster.DrainNode(ctx, connect.NewRequest(&nolav1.DrainNodeRequest{Node: servers[i].Name(), Undo: undo}))
-		return err
+	// What a gap is while nothing moves: a call waits for a slow commit then, too.
+	quiet := func(int) error {
+		select {
+		case <-time.After(undisturbed):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
 	}
 	for _, g := range []struct {
 		name  string
@@ -215,8 +230,9 @@ func (b *clusterBench) gaps(ctx context.Context, kills, drains, restarts int) er
 		do    func(i int) error // and waits until others have the shards
 		after func(i int) error // and waits until it has its own again
 	}{
+		{"undisturbed", max(drains, restarts*len(servers)), quiet, quiet},
 		{"kill -9", kills, func(i int) error { servers[i].Kill(); return b.settle(ctx, i) }, func(i int) error { return servers[i].Start(ctx) }},
-		{"drain", drains, func(i int) error { return errors.Join(drain(i, false), b.settle(ctx, i)) }, func(i int) error { return drain(i, true) }},
+		{"drain", drains, func(i int) error { return errors.Join(b.drain(ctx, i, false), b.settle(ctx, i)) }, func(i int) error { return b.drain(ctx, i, true) }},
 		{"restart", restarts * len(servers), func(i int) error { return errors.Join(servers[i].Stop(), b.settle(ctx, i)) }, func(i int) error { return servers[i].Start(ctx) }},
 	} {
 		var away, back gapTally
@@ -241,6 +257,23 @@ func (b *clusterBench) gaps(ctx context.Context, kills, drains, restarts int) er
 		}
 		fmt.Printf("\n%s, %d times: gap of each shard that goes away\n%s", g.name, g.times, away.String())
 		fmt.Printf("%s, %d times: gap of each shard that comes back\n%s", g.name, g.times, back.String())
+	}
+	return nil
+}
+
+// drain has a server give its shards away, or take its own back.
+func (b *clusterBench) drain(ctx context.Context, i int, undo bool) error {
+	_, err := b.clients[(i+1)%len(b.clients)].Cluster.DrainNode(ctx, connect.NewRequest(&nolav1.DrainNodeRequest{Node: b.c.Servers()[i].Name(), Undo: undo}))
+	return err
+}
+
+// drainEach drains each server and takes it back, so that what this asks of Cassandra
+// is compiled.
+func (b *clusterBench) drainEach(ctx context.Context) error {
+	for i := range b.nodes {
+		if err := errors.Join(b.drain(ctx, i, false), b.settle(ctx, i), b.drain(ctx, i, true), b.settle(ctx, -1)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
