@@ -364,7 +364,9 @@ func (c *Call) step(s *Shard, out *Output) {
 	}
 	if a.loading {
 		a.waiting = append(a.waiting, c)
-		if c.keyed() { // now, as the actor is read: afterwards it would take as long again
+		if len(a.waiting) == 1 && c.keyed() && !c.Inv.Key.IsUser() {
+			// Now, while the actor is read: afterwards it would take as long again. A
+			// user's key comes with the actor's rows.
 			s.lookUp(a, c, out)
 		}
 		if c.wasDue() {

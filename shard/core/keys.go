@@ -74,9 +74,11 @@ func (s *Shard) recognise(a *Activation, c *Call, out *Output) {
 	}
 	a.keys[id] = e
 	if l := c.seen; l != nil && c.asked == a {
-		c.seen = nil
-		s.loadedKey(l, out)
-		return
+		if c.seen = nil; l.Err == nil {
+			s.loadedKey(l, out)
+			return
+		}
+		c.asked = nil // the actor could be read, perhaps the key can now, too
 	}
 	s.lookUp(a, c, out)
 }

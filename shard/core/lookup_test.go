@@ -1,7 +1,9 @@
 package core_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/nolaproject/nola"
@@ -9,85 +11,67 @@ import (
 	"github.com/nolaproject/nola/shard/core"
 )
 
-// TestKeysAreReadWithTheirActor brings calls with keys to an actor that is not in
-// memory: all that they need of the store is asked at once, and in whichever order it
-// comes, a new call runs, one that was executed before is answered as it was then, and
-// one whose caller has left does nothing.
-func TestKeysAreReadWithTheirActor(t *testing.T) {
-	orders := 0
-	for order := range permutations(4) {
-		orders++
-		t.Run(fmt.Sprint(order), func(t *testing.T) {
-			l := newLeaver(t)
-			l.step(&core.Tick{}) // the start of the due index is read: nothing is there
-			keyed := func(seq uint64) *core.Call {
-				c := l.call("a")
-				c.Inv.Key = nola.Key{Session: nola.SessionID{1}, Seq: seq, FirstAttempt: l.now}
-				l.s.Step(l.now, c, &l.out)
-				return c
+// TestKeyIsReadWithItsActor brings calls with session keys to an actor that is not in
+// memory: the key of the first one is asked for while the actor is. In whichever order
+// the two come, and also if the key cannot be read yet, new calls run in their order,
+// one that was executed before is answered as it was then, and one whose caller has left
+// does nothing.
+func TestKeyIsReadWithItsActor(t *testing.T) {
+	const fresh, next, known, left = "fresh", "next", "known", "left"
+	for _, order := range [][]string{
+		{fresh, next, known, left}, {known, fresh, left, next}, {left, fresh, next, known}, {fresh, known, left, next},
+	} {
+		for _, first := range []core.LoadKind{core.LoadActor, core.LoadKey} {
+			for _, failed := range []bool{false, true} {
+				t.Run(fmt.Sprint(order, " load ", first, " first, failed ", failed), func(t *testing.T) {
+					l := newLeaver(t)
+					l.step(&core.Tick{}) // the start of the due index is read: nothing is there
+					calls := map[string]*core.Call{}
+					for n, name := range order {
+						c := l.call("a")
+						c.Inv.Key = nola.Key{Session: nola.SessionID{1}, Seq: uint64(n + 1), FirstAttempt: l.now}
+						calls[name] = c
+						l.s.Step(l.now, c, &l.out)
+					}
+					l.s.Step(l.now, &core.Cancel{Call: calls[left], Err: nola.Errorf(nola.ReasonCanceled, "gone")}, &l.out)
+					if kinds := len(l.out.Loads); kinds != 2 || l.out.Loads[0].Kind == l.out.Loads[1].Kind {
+						t.Fatalf("%d loads at once, want the actor's and that of the first key", kinds)
+					}
+					if l.out.Loads[0].Kind != first {
+						slices.Reverse(l.out.Loads)
+					}
+					for n := 0; len(l.out.Loads) > 0; n++ {
+						load := l.out.Loads[0]
+						l.out.Loads = l.out.Loads[1:]
+						switch {
+						case load.Kind != core.LoadKey:
+						case failed && n < 2 && first == core.LoadKey:
+							load.Err = errors.New("not yet")
+						case load.Key.Seq == calls[known].Inv.Key.Seq:
+							load.Found = true
+							load.Record = persistence.OutcomeRecord{Target: load.Ref, State: persistence.StateSucceeded, Seq: load.Key.Seq, Reply: []byte("then"), Time: l.now}
+						}
+						l.s.Step(l.now, load, &l.out)
+					}
+					for _, name := range []string{fresh, next} {
+						turn := l.turn()
+						if turn.Call != calls[name] {
+							t.Errorf("the turn of another call begins, want that of %s", name)
+						}
+						l.step(turn)
+						l.commit()
+						if c := calls[name]; !l.answered(&c.Ticket) || c.Err != nil {
+							t.Errorf("%s: %v", name, c.Err)
+						}
+					}
+					if len(l.out.Turns) != 0 {
+						t.Errorf("%d more turns begin", len(l.out.Turns))
+					}
+					if c := calls[known]; !l.answered(&c.Ticket) || c.Err != nil || !c.Result.Replayed || string(c.Result.Payload) != "then" {
+						t.Errorf("the call that was executed before: %+v, %v", c.Result, c.Err)
+					}
+				})
 			}
-			fresh, known, left := keyed(1), keyed(2), keyed(3)
-			l.s.Step(l.now, &core.Cancel{Call: left, Err: nola.Errorf(nola.ReasonCanceled, "gone")}, &l.out)
-			loads := l.out.Loads
-			l.out.Loads = nil
-			if len(loads) != 4 {
-				t.Fatalf("%d loads at once, want those of the actor and of three keys", len(loads))
-			}
-			for _, n := range order {
-				load := loads[n]
-				if load.Kind == core.LoadKey && load.Key.Seq == 2 {
-					load.Found = true
-					load.Record = persistence.OutcomeRecord{Target: load.Ref, State: persistence.StateSucceeded, Seq: 2, Reply: []byte("then"), Time: l.now}
-				}
-				l.s.Step(l.now, load, &l.out)
-			}
-			if n := len(l.out.Loads); n != 0 {
-				t.Errorf("%d loads more are asked for", n)
-			}
-			turn := l.turn()
-			if turn.Call != fresh {
-				t.Error("the first turn is not that of the new call")
-			}
-			l.step(turn)
-			l.commit()
-			if len(l.out.Turns) != 0 {
-				t.Errorf("%d more turns begin", len(l.out.Turns))
-			}
-			if !l.answered(&fresh.Ticket) || fresh.Err != nil {
-				t.Errorf("the new call: %v", fresh.Err)
-			}
-			if !l.answered(&known.Ticket) || known.Err != nil || !known.Result.Replayed || string(known.Result.Payload) != "then" {
-				t.Errorf("the call that was executed before: %+v, %v", known.Result, known.Err)
-			}
-		})
-	}
-	if orders != 24 {
-		t.Errorf("%d orders, want 24", orders)
-	}
-}
-
-// permutations yields the orders of n things.
-func permutations(n int) func(yield func([]int) bool) {
-	return func(yield func([]int) bool) {
-		order := make([]int, n)
-		for i := range order {
-			order[i] = i
 		}
-		var from func(k int) bool
-		from = func(k int) bool {
-			if k == n {
-				return yield(append([]int(nil), order...))
-			}
-			for i := k; i < n; i++ {
-				order[k], order[i] = order[i], order[k]
-				more := from(k + 1)
-				order[k], order[i] = order[i], order[k]
-				if !more {
-					return false
-				}
-			}
-			return true
-		}
-		from(0)
 	}
 }
