@@ -117,17 +117,16 @@ test: guests ## run every test, a sample of the slow suites included
 	$(GO_TEST) ./...
 
 .PHONY: race
-race: guests ## run the concurrent packages under the race detector, without explorers of step machines, prices of turns and compile bombs, which have one goroutine; TestConcurrent* at full size, ten million turns in each other's slots among them
+race: guests ## run the concurrent packages under the race detector, without explorers of step machines, prices of turns, comparisons of ways to run guests and compile bombs, which have one goroutine; TestConcurrent* at full size, ten million turns in each other's slots among them
 	@$(call absent,$(RACE_PACKAGES))
-	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race -skip '^Test(Explore|Wander|Fleet|Worlds|TurnsCostTheSame|CompileBombs)' $(call present,$(RACE_PACKAGES)))
+	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race -skip '^Test(Explore|Wander|Fleet|Worlds|TurnsCostTheSame|Conformance|CompileBombs)' $(call present,$(RACE_PACKAGES)))
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
 crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, actors in memory mode in each other's slots, every hostile guest on a server, schedules in every time zone, shards that move because of their load, and the protocol of lanes within wider bounds
 	@$(call absent,$(CRASH_PACKAGES))
 	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
-	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -run '^TestConcurrent(CanaryInMemoryMode|RandomStreams)$$' ./wasmhost)
-	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
+	$(if $(call present,wasmhost scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^Test(ConcurrentCanaryInMemoryMode|ConcurrentRandomStreams|AgainstEnumerator)$$' $(call present,wasmhost scheduler))
 	$(if $(call present,server),NOLA_SLOW=1 $(GO_TEST) -run '^Test(ClusterMovesLoad|HostileCorpusOnAServer)$$' ./server)
 	$(if $(call present,persistence/lane),$(GO_TEST) -run '^Test(Explore|Wander)' ./persistence/lane -wide -deep 30000)
 
