@@ -126,7 +126,8 @@ race: guests ## run the concurrent packages under the race detector, without exp
 crash: guests ## run the suites of crashes and of many actors (TestCrash*, TestLarge*) at full size, actors in memory mode in each other's slots, every hostile guest on a server, schedules in every time zone, shards that move because of their load, and the protocol of lanes within wider bounds
 	@$(call absent,$(CRASH_PACKAGES))
 	$(if $(call present,$(CRASH_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -run '^Test(Crash|Large)' $(call present,$(CRASH_PACKAGES)))
-	$(if $(call present,wasmhost scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^Test(ConcurrentCanaryInMemoryMode|ConcurrentRandomStreams|AgainstEnumerator)$$' $(call present,wasmhost scheduler))
+	$(if $(call present,wasmhost),NOLA_SLOW=1 $(GO_TEST) -run '^TestConcurrent(CanaryInMemoryMode|RandomStreams)$$' ./wasmhost)
+	$(if $(call present,scheduler),NOLA_SLOW=1 $(GO_TEST) -run '^TestAgainstEnumerator$$' $(call present,scheduler))
 	$(if $(call present,server),NOLA_SLOW=1 $(GO_TEST) -run '^Test(ClusterMovesLoad|HostileCorpusOnAServer)$$' ./server)
 	$(if $(call present,persistence/lane),$(GO_TEST) -run '^Test(Explore|Wander)' ./persistence/lane -wide -deep 30000)
 
