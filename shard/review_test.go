@@ -239,7 +239,6 @@ func TestReviewPassivationWaitsForKeys(t *testing.T) {
 	w := newWorld(t, 1, func(w *world) {
 		w.wrap = func(s persistence.Store) persistence.Store { slow.Store = s; return slow }
 	})
-	w.must("a", "inc", "") // or the key is read with the actor
 	answer := make(chan error, 1)
 	go func() { _, err := w.keyed("a", "inc", "", nola.Key{User: "k"}); answer <- err }()
 	<-slow.reading

@@ -146,9 +146,6 @@ func TestHostileCorpus(t *testing.T) {
 					t.Errorf("the neighbour answers %q", got)
 				}
 			}()
-			if h.At == "compile" && compilesSlowly {
-				t.Skip("one goroutine compiles it: run without the race detector")
-			}
 			m, err := r.Prepare(context.Background(), h.code(t), h.manifest())
 			if h.At == "push" {
 				h.check(t, err)
