@@ -1,21 +1,26 @@
 package wasmhost
 
 import (
+	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/nolaproject/nola"
 )
 
 // Limits of host operations.
 const (
-	requestBytesMax = 8 << 20  // the payload of one host call
-	randomBytesMax  = 64 << 10 // drawn in one RANDOM
-	randomCost      = 8        // a random byte weighs as much as so many moved
+	requestBytesMax = 8 << 20   // the payload of one host call
+	jsonPartsMax    = 256 << 10 // see partsOf: a request is decoded in one go, which nothing can stop
+	randomBytesMax  = 64 << 10  // drawn in one RANDOM
+	randomCost      = 8         // a random byte weighs as much as so many moved
 )
 
 // operation is something a guest can ask the host for.
@@ -208,19 +213,41 @@ func kvList(t *turn, request, reply []byte) ([]byte, error) {
 	return flag(reply, more), nil
 }
 
+// leniently is how JSON is read and written: what Go's encoding/json takes, is taken,
+// for guests are built with libraries of all kinds.
+var leniently = json.JoinOptions(
+	jsontext.AllowDuplicateNames(true),
+	jsontext.AllowInvalidUTF8(true),
+	json.MatchCaseInsensitiveNames(true),
+	jsonv1.ParseBytesWithLooseRFC4648(true),
+)
+
 // decode reads a JSON request. Fields it does not know are ignored.
 func decode(name string, request []byte, into any) error {
 	if len(request) == 0 {
 		return malformed(name, "the payload is empty, want a JSON object")
 	}
-	if err := json.Unmarshal(request, into); err != nil {
+	if n := partsOf(request); n > jsonPartsMax {
+		return nola.LimitError(nola.ReasonLimitExceeded, "host_call_json", jsonPartsMax, "host operation %s: the JSON payload has %d commas, colons, opening brackets and backslashes, at most %d are allowed; leave fields out that the operation does not know", name, n, jsonPartsMax)
+	}
+	if err := json.Unmarshal(request, into, leniently); err != nil {
 		return malformed(name, "the payload is not the JSON object wanted: %v", err)
 	}
 	return nil
 }
 
+// partsOf bounds the values and the escaped characters of a JSON text: each costs as
+// much time as some hundred bytes of a long string.
+func partsOf(text []byte) int {
+	n := 0
+	for _, mark := range []string{",", ":", "{", "[", `\`} {
+		n += bytes.Count(text, []byte(mark))
+	}
+	return n
+}
+
 func encode(reply []byte, v any) ([]byte, error) {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(v, leniently)
 	if err != nil {
 		return nil, fmt.Errorf("encode the reply: %w", err)
 	}
@@ -236,12 +263,12 @@ func millis(name string, n int64) (time.Duration, error) {
 
 // actorRequest names an actor and what to ask of it.
 type actorRequest struct {
-	ActorID     string          `json:"actor_id"`
-	ModuleID    string          `json:"module_id"`
-	Operation   string          `json:"operation"`
-	Payload     []byte          `json:"payload"`
-	AfterMillis int64           `json:"after_millis"`
-	Create      json.RawMessage `json:"create_if_not_exist"` // every actor exists when it is called
+	ActorID     string         `json:"actor_id"`
+	ModuleID    string         `json:"module_id"`
+	Operation   string         `json:"operation"`
+	Payload     []byte         `json:"payload"`
+	AfterMillis int64          `json:"after_millis"`
+	Create      jsontext.Value `json:"create_if_not_exist"` // every actor exists when it is called
 }
 
 func (q *actorRequest) call(name string) (nola.OutCall, error) {
@@ -250,7 +277,7 @@ func (q *actorRequest) call(name string) (nola.OutCall, error) {
 		return nola.OutCall{}, err
 	}
 	var create struct{ InstantiatePayload []byte }
-	if len(q.Create) > 0 && json.Unmarshal(q.Create, &create) == nil && len(create.InstantiatePayload) > 0 {
+	if len(q.Create) > 0 && json.Unmarshal(q.Create, &create, leniently) == nil && len(create.InstantiatePayload) > 0 {
 		return nola.OutCall{}, malformed(name, "create_if_not_exist with an InstantiatePayload is not supported; send it with CREATE-ACTOR first")
 	}
 	if q.Operation == "" {
@@ -357,8 +384,8 @@ type timerRequest struct {
 	Name        string `json:"name"`
 	Operation   string `json:"operation"`
 	Payload     []byte `json:"payload,omitempty"`
-	AfterMillis int64  `json:"after_millis,omitempty"`
-	AtUnixNanos int64  `json:"at_unix_nanos,omitempty"`
+	AfterMillis int64  `json:"after_millis,omitzero"`
+	AtUnixNanos int64  `json:"at_unix_nanos,omitzero"`
 }
 
 func (q *timerRequest) timer(name string, now time.Time) (nola.Timer, error) {
@@ -574,8 +601,8 @@ func caller(t *turn, _, reply []byte) ([]byte, error) {
 		ParentID      string `json:"parent_invocation_id,omitempty"`
 		Key           string `json:"key"` // the same on every retry
 		Attempt       int    `json:"attempt"`
-		DeadlineNanos int64  `json:"deadline_unix_nanos,omitempty"`
-		NominalNanos  int64  `json:"nominal_unix_nanos,omitempty"`
+		DeadlineNanos int64  `json:"deadline_unix_nanos,omitzero"`
+		NominalNanos  int64  `json:"nominal_unix_nanos,omitzero"`
 	}{
 		Kind: inv.Kind.String(), actorReply: nameOf(c.Actor), Name: c.Name, Identity: c.Identity,
 		InvocationID: inv.ID.String(), Key: inv.Identity().String(), Attempt: inv.Attempt,
@@ -602,12 +629,12 @@ func carry(t *turn, _, reply []byte) ([]byte, error) {
 	}
 	return encode(reply, struct {
 		Result              []byte      `json:"result,omitempty"`
-		ResultBytes         int         `json:"result_bytes,omitempty"` // more than result has: it was too long to be carried
-		ResultNominalNanos  int64       `json:"result_nominal_unix_nanos,omitempty"`
+		ResultBytes         int         `json:"result_bytes,omitzero"` // more than result has: it was too long to be carried
+		ResultNominalNanos  int64       `json:"result_nominal_unix_nanos,omitzero"`
 		Failure             string      `json:"failure,omitempty"`
-		FailureBytes        int         `json:"failure_bytes,omitempty"` // more than failure has: it was cut
+		FailureBytes        int         `json:"failure_bytes,omitzero"` // more than failure has: it was cut
 		FailureReason       nola.Reason `json:"failure_reason,omitempty"`
-		FailureNominalNanos int64       `json:"failure_nominal_unix_nanos,omitempty"`
+		FailureNominalNanos int64       `json:"failure_nominal_unix_nanos,omitzero"`
 	}{
 		c.Result, c.ResultBytes, unixNanos(c.ResultNominal),
 		c.Failure, c.FailureBytes, c.FailureReason, unixNanos(c.FailureNominal),

@@ -120,6 +120,7 @@ func TestHostCallRefusals(t *testing.T) {
 		{"KV-PUT", "\x01abc", "KV-PUT: a length of -1"},
 		{"KV-LIST", "", "KV-LIST: the payload is empty"},
 		{"KV-LIST", "{", "KV-LIST: the payload is not the JSON object wanted"},
+		{"KV-LIST", `{"prefix":"%"}`, `within "/prefix"`},
 		{"INVOKE-ACTOR", `{"actor_id":"b"}`, "INVOKE-ACTOR: operation is empty"},
 		{"INVOKE-ACTOR", `{"actor_id":"b","operation":"x","create_if_not_exist":{"InstantiatePayload":"aGk="}}`, "CREATE-ACTOR first"},
 		{"CAST-ACTOR", `{"actor_id":"b","operation":"x","after_millis":-1}`, "-1 milliseconds"},
@@ -143,6 +144,55 @@ func TestHostCallRefusals(t *testing.T) {
 	}
 	if got := mustInvoke(t, i, newWorld(), "echo", "fine"); got != "fine" {
 		t.Errorf("after refusals the instance answers %q", got)
+	}
+}
+
+// TestJSONIsDecodedInBoundedTime gives a request of each kind as many parts as it may
+// have, and one more. What they cost is bounded with their number, for a request is
+// decoded in one go.
+func TestJSONIsDecodedInBoundedTime(t *testing.T) {
+	const partsMax = 256 << 10
+	i := instantiate(t, prepare(t, newRuntime(t, wasmhost.Config{}), smallGuest(t), nola.Manifest{}))
+	for _, tt := range []struct {
+		name, start, part, end string
+		own                    int // of start and end
+	}{
+		{"values", `{"x":[1`, ",1", `]}`, 3},
+		{"fields", `{"x":1`, `,"":1`, `}`, 2},
+		{"objects", `{"x":[1`, `,{}`, `]}`, 3},
+		{"arrays", `{"x":[1`, `,[]`, `]}`, 3},
+		{"escapes", `{"actor_id":"`, `\n`, `"}`, 2},
+	} {
+		parts := strings.Count(tt.part, ",") + strings.Count(tt.part, ":") + strings.Count(tt.part, "{") + strings.Count(tt.part, "[") + strings.Count(tt.part, `\`)
+		fits := (partsMax - tt.own) / parts
+		for _, more := range []int{0, 1} {
+			_, err := invoke(i, newWorld(), "host", "INVOKE-ACTOR\x00"+tt.start+strings.Repeat(tt.part, fits+more)+tt.end)
+			want := []string{"INVOKE-ACTOR: operation is empty", fmt.Sprintf("at most %d are allowed", partsMax)}[more]
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %d more than fit: got %v, want %q", tt.name, more, err, want)
+			}
+		}
+	}
+}
+
+// TestGuestsMayWriteJSONLoosely sends what strict readers refuse and Go's takes.
+func TestGuestsMayWriteJSONLoosely(t *testing.T) {
+	i := instantiate(t, prepare(t, newRuntime(t, wasmhost.Config{}), smallGuest(t), nola.Manifest{}))
+	for _, request := range []string{
+		`{"ACTOR_ID":"b","Operation":"x","payload":"aGk="}`,
+		`{"actor_id":"a","actor_id":"b","operation":"x","payload":"aGk="}`,
+		`{"actor_id":"b","operation":"x","payload":"aG\r\nk="}`,
+		`{"actor_id":"b","operation":"x","payload":"aGk=","more":{"of":[1,"\ud800",null]},"text":"` + "\xff" + `"}`,
+		" {\t\"actor_id\":\"b\",\r\n\"operation\":\"x\",\"payload\":\"aGk=\",\"module_id\":null} ",
+	} {
+		w := newWorld()
+		w.answer = func(c nola.OutCall) ([]byte, error) {
+			if c.ID != "b" || c.Operation != "x" || string(c.Payload) != "hi" {
+				t.Errorf("%s: the call is %+v", request, c)
+			}
+			return nil, nil
+		}
+		mustInvoke(t, i, w, "host", "INVOKE-ACTOR\x00"+request)
 	}
 }
 

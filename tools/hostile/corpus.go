@@ -133,12 +133,30 @@ func floods() []hostile {
 		return h
 	}
 	large := slices.Concat(grow(200), i32(1<<20), i32('1'), i32(7<<20), []byte{0xfc, 11, 0})
+	// text puts JSON at 1 MiB: what payload has, its last piece over and over.
+	const textAt, textBytes = 1 << 20, 7 << 20
+	move := func(to, from, n int) []byte { return slices.Concat(i32(to), i32(from), i32(n), []byte{0xfc, 10, 0, 0}) }
+	text := func(payload string, piece int) []byte {
+		b := slices.Concat(grow(200), move(textAt, 20<<10, len(payload)))
+		for at, n := textAt+len(payload), piece; at < textAt+textBytes; at, n = at+n, 2*n {
+			b = append(b, move(at, at-n, min(n, textAt+textBytes-at))...)
+		}
+		return b
+	}
+	flood := func(name, payload string, piece int, end string) hostile {
+		// the end overwrites the last of the pieces
+		closed := slices.Concat(text(payload, piece), move(textAt+textBytes-len(end), 20<<10+len(payload), len(end)))
+		return naming(turn(name, deadline, "", "", nil), slices.Concat(closed, forever(ask(12, textAt, textBytes), drop)), "INVOKE-ACTOR", payload+end).steps(1 << 62)
+	}
 	handOn := slices.Concat(i32(0), call(hostError), i32(0), call(hostErrorLen), call(guestError))
 	return []hostile{
 		few(naming(turn("flood-kv-get", limitExceeded, "host_calls", "", nil), forever(ask(6, 20<<10, 1), drop), "KV-GET", "k")),
 		few(naming(turn("flood-kv-put", limitExceeded, "host_calls", "", nil), forever(ask(6, 20<<10, 4096), drop), "KV-PUT", "\x02k")),
 		few(naming(turn("flood-unknown-operation", limitExceeded, "host_calls", "", nil), forever(ask(4, 20<<10, 1), drop), "FLY!", "k")),
 		naming(turn("flood-bad-json", deadline, "", "", nil), slices.Concat(large, forever(ask(12, 1<<20, 7<<20), drop)), "INVOKE-ACTOR", "").steps(1 << 62),
+		flood("flood-json-values", `{"fields":[1,`, len("1,"), `11]}`),
+		flood("flood-json-escapes", `{"actor_id":"\u0041`, len(`\u0041`), `"}`),
+		flood("flood-json-payload", `{"payload":"AAAA`, len("AAAA"), `"}`),
 		naming(turn("huge-host-request", limitExceeded, "host_call_bytes", "", nil), slices.Concat(grow(200), ask(6, 0, 9<<20), drop, handOn), "KV-PUT", ""),
 		naming(turn("flood-host-error", deadline, "", "", nil), slices.Concat(ask(4, 0, 0), drop, forever(callWith(hostError, 32<<10))), "FLY!", "").steps(1 << 62),
 		turn("flood-log", deadline, "", "", forever(callWith(consoleLog, 0, 131072))).steps(1 << 62),

@@ -37,7 +37,7 @@ var table = []row{
 	{
 		packages: "wasmhost/...",
 		ours:     []string{".", "wasmhost/..."},
-		others:   []string{"github.com/tetratelabs/wazero", "github.com/wapc/wapc-go"},
+		others:   []string{"github.com/go-json-experiment/json", "github.com/tetratelabs/wazero", "github.com/wapc/wapc-go"},
 		why:      "running one guest call needs nothing of shards or stores; both sides meet in the root package",
 	},
 	{
