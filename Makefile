@@ -119,7 +119,7 @@ test: guests ## run every test, a sample of the slow suites included
 .PHONY: race
 race: guests ## run the concurrent packages under the race detector, without explorers of step machines, prices of turns, comparisons of ways to run guests and compile bombs, which have one goroutine; TestConcurrent* at full size, ten million turns in each other's slots among them
 	@$(call absent,$(RACE_PACKAGES))
-	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race -skip '^Test(Explore|Wander|Fleet|Worlds|TurnsCostTheSame|Conformance|CompileBombs)' $(call present,$(RACE_PACKAGES)))
+	$(if $(call present,$(RACE_PACKAGES)),$(GO_TEST) -timeout 20m -race -skip '^Test(Explore|Wander|Fleet|Worlds|TurnsCostTheSame|Conformance|CompileBombs)|^TestHostileCorpus$$/^compile' $(call present,$(RACE_PACKAGES)))
 	$(if $(call present,$(RACE_PACKAGES)),NOLA_SLOW=1 $(GO_TEST) -race -run '^TestConcurrent' $(call present,$(RACE_PACKAGES)))
 
 .PHONY: crash
