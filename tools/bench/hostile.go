@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,7 @@ func hostileCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	corpus = slices.DeleteFunc(corpus, func(h hostile) bool { return !f.b.rows.MatchString(hostileBesideRow + h.Name) })
 	peaceful := hostile{Name: hostilePeaceful}
 	if peaceful.code, err = readModule(f.b.guest); err != nil {
 		return err
