@@ -247,6 +247,10 @@ func (r *running) stop() error {
 	if drained != nil {
 		drained = fmt.Errorf("not everything ended within the %s of drain_timeout; what was not acknowledged was rolled back: %w", r.cfg.DrainTimeout, drained)
 	}
+	var ended error
+	if drained != nil {
+		ended = r.Close() // now: what still runs keeps its request open, and is waited for below
+	}
 	// What is still open are streams, and answers on their way.
 	ctx, cancel = context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -266,5 +270,8 @@ func (r *running) stop() error {
 		shut = append(shut, r.peers.Close()) // streams between nodes do not end by themselves
 	}
 	r.serving.Wait()
-	return errors.Join(drained, errors.Join(shut...), r.Close(), r.guest.Close(), r.store.Close())
+	if drained == nil {
+		ended = r.Close()
+	}
+	return errors.Join(drained, errors.Join(shut...), ended, r.guest.Close(), r.store.Close())
 }
