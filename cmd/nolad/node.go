@@ -244,11 +244,9 @@ func (r *running) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.DrainTimeout)
 	defer cancel()
 	drained := r.Drain(ctx)
-	if drained != nil {
-		drained = fmt.Errorf("not everything ended within the %s of drain_timeout; what was not acknowledged was rolled back: %w", r.cfg.DrainTimeout, drained)
-	}
 	var ended error
 	if drained != nil {
+		drained = fmt.Errorf("not everything ended within the %s of drain_timeout; what was not acknowledged was rolled back: %w", r.cfg.DrainTimeout, drained)
 		ended = r.Close() // now: what still runs keeps its request open, and is waited for below
 	}
 	// What is still open are streams, and answers on their way.
